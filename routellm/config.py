@@ -1,0 +1,69 @@
+"""The only reader of configuration files and of the environment.
+
+A configuration is a mapping of router names to the keyword arguments of their constructors::
+
+    mf:
+      checkpoint_path: ./my-router
+    random:
+      seed: 7
+
+Nothing here runs at import; entry points pass what they read on as values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from routellm.errors import ConfigError, did_you_mean
+
+RouterConfig: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+
+def read_environment() -> Mapping[str, str]:
+    """A copy of the environment, taken where a program starts."""
+    return dict(os.environ)
+
+
+def load_config(path: str | Path, known_routers: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read a YAML file and check its shape.
+
+    Raises:
+        ConfigError: the file can't be read, is not YAML, or names a router that nobody registered.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"The configuration file {str(path)!r} can't be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The configuration file {str(path)!r} is not UTF-8 text: {error}") from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The configuration file {str(path)!r} is not valid YAML: {error}") from error
+    return check_config({} if content is None else content, known_routers, str(path))
+
+
+def check_config(content: object, known_routers: Iterable[str], where: str = "config") -> dict[str, dict[str, Any]]:
+    """Check that `content` maps known router names to keyword arguments, and return it as plain dicts.
+
+    Raises:
+        ConfigError: it does not; `where` says in the message what was read.
+    """
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{where}: must map router names to their arguments, not be a {type(content).__name__}.")
+    known = list(known_routers)
+    checked: dict[str, dict[str, Any]] = {}
+    for name, arguments in content.items():
+        if name not in known:
+            raise ConfigError(f"{where}: unknown router {name!r}{did_you_mean(str(name), known)}. Known: {', '.join(known)}.")
+        if arguments is None:
+            arguments = {}
+        if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
+            raise ConfigError(f"{where}: {name}: must map argument names to values, not be {arguments!r}.")
+        checked[str(name)] = dict(arguments)
+    return checked

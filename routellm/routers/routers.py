@@ -1,0 +1,83 @@
+"""What a router is, and the names that requests and configurations use for them."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routellm.calibration.quantiles import ScoreQuantiles
+from routellm.errors import ConfigError, did_you_mean
+from routellm.registry import Registry
+from routellm.types import ModelPair, check_threshold
+
+
+class Router(ABC):
+    """Predicts, for a prompt, the win rate of the strong model over the weak one.
+
+    A subclass gives `calculate_strong_win_rate`; the rest has defaults. Its constructor's keyword arguments are what a
+    configuration may set. Register it with `ROUTER_CLS["name"] = MyRouter` or by an entry point in `routellm.routers`.
+
+    Attributes:
+        blocking: whether a score may take over a millisecond: a server then keeps it off its event loop. True unless the
+            router says otherwise.
+        quantiles: quantiles of its scores over real users' prompts, by which a share of strong calls becomes a threshold
+            without any data at hand; None where nobody measured them.
+    """
+
+    blocking: bool = True
+    quantiles: ScoreQuantiles | None = None
+
+    @abstractmethod
+    def calculate_strong_win_rate(self, prompt: str) -> float:
+        """The probability, in [0, 1], that the strong model's answer to `prompt` beats the weak model's (paper, eq. 1)."""
+
+    def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Score many prompts: float64, shape (len(prompts),), equal to single calls in the same order."""
+        return np.array([self.calculate_strong_win_rate(prompt) for prompt in prompts], dtype=np.float64)
+
+    def route(self, prompt: str, threshold: float, pair: ModelPair) -> str:
+        """The model of `pair` that answers: the strong one where the win rate is at least `threshold` (paper, section 2).
+
+        Raises:
+            RequestError: `threshold` is not a number in [0, 1].
+        """
+        wins = self.calculate_strong_win_rate(prompt) >= check_threshold(threshold)
+        return pair.strong if wins else pair.weak
+
+
+ROUTER_CLS: Registry[Router] = Registry(
+    "router",
+    "routellm.routers",
+    {
+        "mf": "routellm.routers.mf:MatrixFactorizationRouter",
+        "random": "routellm.routers.random:RandomRouter",
+    },
+)
+
+
+def build_router(name: str, arguments: Mapping[str, Any] | None = None) -> Router:
+    """Construct the router registered under `name` with the keyword arguments that a configuration gives it.
+
+    Raises:
+        UnknownNameError: nothing is registered under `name`.
+        ConfigError: the class takes no such argument.
+    """
+    cls = ROUTER_CLS[name]
+    if not issubclass(cls, Router):
+        raise ConfigError(f"ROUTER_CLS[{name!r}] is {cls!r}, which is not a subclass of routellm.Router.")
+    arguments = dict(arguments or {})
+    parameters = inspect.signature(cls).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        known = [parameter.name for parameter in parameters]
+        for key in arguments:
+            if key not in known:
+                raise ConfigError(
+                    f"The router {name!r} takes no argument {key!r}{did_you_mean(key, known)}. "
+                    f"It takes: {', '.join(known) or 'none'}."
+                )
+    return cls(**arguments)
