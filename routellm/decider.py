@@ -13,7 +13,7 @@ import msgspec
 
 from routellm.calibration.quantiles import ScoreQuantiles
 from routellm.config import RouterConfig, check_config
-from routellm.errors import ConfigError, ModelNotFoundError, RequestError
+from routellm.errors import ConfigError, ModelNotFoundError
 from routellm.messages import PromptFrom, PromptView, RouterTarget, parse_model_name, read_prompt
 from routellm.routers.routers import ROUTER_CLS, Router, build_router
 from routellm.types import Decision, ModelPair, check_threshold
@@ -183,12 +183,6 @@ class Decider:
         if view.text is None:
             return Ready(Decision(self.pair.strong, "no-text", router, threshold, None, _microseconds_since(started)))
         return Pending(router, self.routers[router], threshold, view.text, started)
-
-
-def check_messages_given(messages: object) -> None:
-    """Raise RequestError where a Python caller gave no messages at all."""
-    if messages is None or isinstance(messages, str | bytes):
-        raise RequestError("`messages` must be a list of messages, each a dict with `role` and `content`.", param="messages")
 
 
 def _microseconds_since(started_ns: int) -> float:

@@ -23,6 +23,9 @@ PromptFrom: TypeAlias = Literal["last", "first"] | int
 
 _PREFIX = "router-"
 _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_HALF_CHARACTER = re.compile(
+    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"  # msgspec's errors don't always say so
+)
 _TEXT_PARTS = frozenset({"text", "input_text"})
 _PART_MODALITIES = {"image_url": "image", "input_image": "image", "input_audio": "audio", "file": "file", "video_url": "video"}
 
@@ -113,7 +116,7 @@ def decode_json(decode: Callable[[bytes | msgspec.Raw], T], data: bytes | msgspe
     except RecursionError:
         raise RequestError(f"{what}: it is nested too deeply.", param=param) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # wrong types, broken JSON, bytes that are not UTF-8
-        raise RequestError(f"{what}: {error}", param=param) from None
+        raise RequestError(f"{what}: {_explained(error, bytes(data))}", param=param) from None
 
 
 def read_prompt(messages: bytes | msgspec.Raw, prompt_from: PromptFrom = "last") -> PromptView:
@@ -140,6 +143,13 @@ def read_prompt(messages: bytes | msgspec.Raw, prompt_from: PromptFrom = "last")
             texts[index] = _read_text(content, index)
     text = "\n\n".join(texts[index] for index in sorted(wanted) if texts[index].strip())
     return PromptView(text or None, frozenset(modalities))
+
+
+def _explained(error: Exception, data: bytes) -> str:
+    text = str(error)
+    if any(words in text for words in ("surrogate", "hex escape", "truncated")) and _HALF_CHARACTER.search(data):
+        return f"it holds half a character (a lone surrogate such as \\ud83d); send whole characters. {text}"
+    return text
 
 
 def _wanted_turns(messages: Sequence[Message], prompt_from: PromptFrom) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -58,10 +59,13 @@ def check_threshold(value: object, *, param: str = "threshold") -> float:
         raise RequestError(
             f"The threshold is {value!r}; it must be a number from 0 to 1.", param=param, code="invalid_threshold"
         )
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
     if not 0.0 <= number <= 1.0:  # also refuses NaN
         raise RequestError(
-            f"The threshold is {value!r}; it must lie from 0 (always strong) to 1 (almost always weak).",
+            f"The threshold is {number!r}; it must lie from 0 (always strong) to 1 (almost always weak).",
             param=param,
             code="invalid_threshold",
         )

@@ -35,11 +35,12 @@ def threshold_for_share(scores: ArrayLike, share: float, *, decimals: int = 5) -
         RequestError: `share` is out of range.
     """
     values = np.sort(_checked(scores))
-    if not 0.0 <= share <= 1.0:
-        raise RequestError(f"The share of strong calls is {share!r}; it must lie from 0 to 1.", param="share")
-    # Every score is a candidate; so is a threshold just above the highest, at which nothing goes to the strong model.
+    _check_share(share)
+    # Scores themselves first, so that they win among equals; then what lies a step beside them, since rounding may have led
+    # past a score that many prompts share, and since just above the highest score nothing goes to the strong model.
     step = 10.0**-decimals
-    candidates = np.unique(np.round(np.append(values, min(values[-1] + step, 1.0)), decimals))
+    rounded = np.unique(np.round(values, decimals))
+    candidates = _as_thresholds([rounded, rounded - step, rounded + step], decimals)
     achieved = 1.0 - np.searchsorted(values, candidates, side="left") / len(values)
     best = int(np.argmin(np.abs(achieved - share)))
     return Calibrated(float(candidates[best]), float(achieved[best]))
@@ -66,9 +67,42 @@ class ScoreQuantiles:
         cuts = np.quantile(values, np.linspace(0.0, 1.0, points))
         return cls(tuple(float(cut) for cut in cuts), source, len(values))
 
-    def threshold_for_share(self, share: float) -> Calibrated:
-        """As the function of the same name, to the resolution of the quantiles."""
-        return threshold_for_share(self.values, share)
+    def share_at(self, threshold: float) -> float:
+        """The share of scores that are at least `threshold`, read off the line through the quantiles."""
+        values, levels = np.asarray(self.values), np.linspace(0.0, 1.0, len(self.values))
+        above = int(np.searchsorted(values, threshold, side="left"))  # the first quantile that reaches the strong model
+        if above == 0:
+            return 1.0
+        if above == len(values):
+            return 0.0
+        low, high = values[above - 1], values[above]
+        part = (threshold - low) / (high - low)
+        return float(1.0 - (levels[above - 1] + part * (levels[above] - levels[above - 1])))
+
+    def threshold_for_share(self, share: float, *, decimals: int = 5) -> Calibrated:
+        """As the function of the same name, by the line through the quantiles.
+
+        Raises:
+            DataError: the quantiles are no list of numbers in [0, 1].
+            RequestError: `share` is out of range.
+        """
+        values = _checked(self.values)
+        _check_share(share)
+        exact = np.interp(1.0 - share, np.linspace(0.0, 1.0, len(values)), values)
+        step = 10.0**-decimals
+        candidates = _as_thresholds([[exact], [exact - step], [exact + step]], decimals)
+        achieved = np.array([self.share_at(float(threshold)) for threshold in candidates])
+        best = int(np.argmin(np.abs(achieved - share)))
+        return Calibrated(float(candidates[best]), float(achieved[best]))
+
+
+def _as_thresholds(candidates: list[ArrayLike], decimals: int) -> NDArray[np.float64]:
+    return np.clip(np.round(np.concatenate(candidates), decimals), 0.0, 1.0)
+
+
+def _check_share(share: float) -> None:
+    if not 0.0 <= share <= 1.0:
+        raise RequestError(f"The share of strong calls is {share!r}; it must lie from 0 to 1.", param="share")
 
 
 def _checked(scores: ArrayLike) -> NDArray[np.float64]:

@@ -15,6 +15,9 @@ from routellm.errors import ConfigError, did_you_mean
 from routellm.registry import Registry
 from routellm.types import ModelPair, check_threshold
 
+CONSTANT_PART = "constant"
+"""The name of the part of an explanation that every prompt shares; see `Router.explain`."""
+
 
 class Router(ABC):
     """Predicts, for a prompt, the win rate of the strong model over the weak one.
@@ -39,6 +42,13 @@ class Router(ABC):
     def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """Score many prompts: float64, shape (len(prompts),), equal to single calls in the same order."""
         return np.array([self.calculate_strong_win_rate(prompt) for prompt in prompts], dtype=np.float64)
+
+    def explain(self, prompt: str) -> Mapping[str, float]:
+        """What moved the score of `prompt`: contributions to its log-odds by name, positive ones towards the strong model.
+
+        A part named `constant` is the same for every prompt. Empty where the router has no such account to give.
+        """
+        return {}
 
     def route(self, prompt: str, threshold: float, pair: ModelPair) -> str:
         """The model of `pair` that answers: the strong one where the win rate is at least `threshold` (paper, section 2).

@@ -102,8 +102,11 @@ class Upstream(ABC):
     def async_client(self) -> AsyncOpenAI:
         """The same, asynchronous."""
 
+    def close(self) -> None:
+        """Close the connections of `client`."""
+
     async def aclose(self) -> None:
-        """Close pooled connections."""
+        """Close every connection that `client` and, on the running event loop, `send` and `async_client` have opened."""
 
 
 UPSTREAMS: Registry[Upstream] = Registry(

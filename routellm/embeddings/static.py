@@ -1,0 +1,59 @@
+"""The bundled embedder: a prompt's vector is the sum of its tokens' rows in a table, normalised to length 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from routellm.embeddings.base import Embedder, Vector
+from routellm.embeddings.table import read_table
+from routellm.embeddings.wordpiece import WordPiece
+
+BUNDLED = Path(__file__).parent / "data"
+
+MAX_CHARACTERS = 4096
+"""Of a longer prompt, the first and the last half of this many characters count: a question stands at either end."""
+
+
+class StaticEmbedder(Embedder):
+    """Sums rows of a static token table distilled from all-MiniLM-L6-v2. Needs no network and no extra.
+
+    A vector has length 1, or is all zeros where the prompt holds no known token. Safe to share between threads.
+
+    Args:
+        path: a folder that `python -m routellm.training.distill` wrote; None for the bundled table.
+
+    Raises:
+        CheckpointError: a file is missing, altered, or of a newer format.
+    """
+
+    blocking = False
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        table = read_table(BUNDLED if path is None else Path(path))
+        self._rows = table.rows.astype(np.int16) << table.shifts[:, None]
+        self._scales = table.scales
+        self._tokenizer = WordPiece(table.tokenizer)
+        self.dim = len(table.scales)
+        self.fingerprint = table.fingerprint
+
+    def embed(self, prompt: str) -> Vector:
+        if len(prompt) > MAX_CHARACTERS:
+            prompt = f"{prompt[: MAX_CHARACTERS // 2]} {prompt[-MAX_CHARACTERS // 2 :]}"
+        ids = np.array(self._tokenizer.ids(prompt), dtype=np.intp)
+        # Sums of integers below 2**24 are exact in float32, so that no order of addition changes a vector.
+        vector: Vector = np.add.reduce(self._rows.take(ids, axis=0), axis=0, dtype=np.float32)
+        vector *= self._scales
+        norm = sqrt(vector.dot(vector))
+        if norm > 0.0:
+            vector /= norm
+        return vector
+
+    def embed_batch(self, prompts: Sequence[str]) -> Vector:
+        vectors = np.empty((len(prompts), self.dim), dtype=np.float32)
+        for row, prompt in enumerate(prompts):
+            vectors[row] = self.embed(prompt)
+        return vectors

@@ -1,0 +1,181 @@
+"""Surface features: what a prompt's form tells about its difficulty, in microseconds.
+
+Ranking MMLU or GSM8K by nothing but prompt length already beats many published routers, and no sentence embedding keeps
+length, digits or layout. So learned routers see these beside the embedding. Every feature is bounded and about 0 to 1;
+counts go in as logarithms, densities as shares of the characters looked at.
+
+The list is frozen under `SURFACE_VERSION`, which checkpoints record: a change of any feature is a new version.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from math import log1p
+
+import numpy as np
+
+from routellm.embeddings.base import Vector
+
+SURFACE_VERSION = 1
+
+MAX_CHARS = 16_384
+"""Only so many characters are scanned, which bounds the time for huge prompts; the length features see the whole length."""
+
+SURFACE_NAMES = (
+    "constant",
+    "chars",
+    "words",
+    "lines",
+    "word_length",
+    "numbers",
+    "digit_share",
+    "capital_share",
+    "punctuation_share",
+    "non_ascii_share",
+    "english_share",
+    "options",
+    "option_lines",
+    "code_fence",
+    "code_share",
+    "math_share",
+    "latex",
+    "question_marks",
+    "ends_as_question",
+    "quotes",
+    "list_items",
+    "very_short",
+    "asks_wh",
+    "asks_how_why",
+    "asks_to_write",
+    "asks_to_solve",
+    "asks_to_rework",
+    "reasoning_words",
+    "quantity_words",
+    "code_words",
+    "negation",
+    "role_play",
+)
+
+SURFACE_DIM = len(SURFACE_NAMES)
+
+_LETTERS = bytes(range(ord("a"), ord("z") + 1))
+# Byte tables: `bytes.translate` is several times faster than a regular expression at both counting and splitting.
+_TO_WORDS = bytes(
+    byte if byte in _LETTERS or byte >= 0x80 else byte + 32 if bytes([byte]).isupper() else 0x20 for byte in range(256)
+)
+_TO_NUMBERS = bytes(byte if bytes([byte]).isdigit() else 0x20 for byte in range(256))
+_DIGITS = b"0123456789"
+_CAPITALS = bytes(range(ord("A"), ord("Z") + 1))
+_PUNCTUATION = bytes(byte for byte in range(0x21, 0x7F) if not bytes([byte]).isalnum())
+_CODE = b"{}<>[];=_#/\\|&"
+_MATH = b"+*/^=<>%$"
+_HIGH = bytes(range(0x80, 0x100))
+
+_LATEX = re.compile(rb"\\[a-zA-Z]+|\$[^$\n]+\$")
+_OPTION = re.compile(rb"\b[A-J][.):]")
+_OPTION_LINE = re.compile(rb"^\s*\(?[A-J][.):]", re.MULTILINE)
+_LIST_ITEM = re.compile(rb"^\s*(?:[-*]|\d+[.)])\s", re.MULTILINE)
+
+
+def _words(text: str) -> frozenset[bytes]:
+    return frozenset(text.encode().split())
+
+
+_COMMON = _words(
+    "the a an of to in and is are was were be for on with that this it as at by from or if you your i my me we he she they "
+    "not do does can what which how who when where why has have had will would should"
+)
+# Families of words that tell what is asked, each with the number of distinct hits that counts as full.
+_FAMILIES = (
+    (3, _words("what which who whom whose when where")),
+    (3, _words("how why explain describe compare discuss difference analyze analyse")),
+    (3, _words("write create generate compose draft design make tell give story poem essay letter email article")),
+    (
+        3,
+        _words(
+            "solve calculate compute find prove determine evaluate estimate derive simplify integrate probability equation"
+        ),
+    ),
+    (3, _words("translate summarize summarise rewrite rephrase paraphrase correct fix improve extract classify convert")),
+    (
+        5,
+        _words("if then therefore because since suppose assume given must implies conclude consider following except unless"),
+    ),
+    (
+        6,
+        _words(
+            "each every total many much more less twice half third per percent times remaining left cost costs price hours "
+            "minutes days weeks miles dollars cents average sum number"
+        ),
+    ),
+    (
+        5,
+        _words(
+            "python javascript java code function class program script sql query html css api algorithm array string list "
+            "loop return import def int void const var regex bash error"
+        ),
+    ),
+    (3, _words("not no never except cannot without none neither nor")),
+    (2, _words("act imagine pretend roleplay character persona assistant")),
+)
+_FAMILY_OF: dict[bytes, tuple[int, ...]] = {
+    word: tuple(index for index, (_, words) in enumerate(_FAMILIES) if word in words)
+    for word in frozenset().union(*(words for _, words in _FAMILIES))
+}
+_FAMILY_WORDS = frozenset(_FAMILY_OF)
+
+
+def surface_features(prompt: str) -> Vector:
+    """The features of one prompt: float32, shape (SURFACE_DIM,), in the order of `SURFACE_NAMES`."""
+    return np.array(_features(prompt), dtype=np.float32)
+
+
+def surface_features_batch(prompts: Sequence[str]) -> Vector:
+    """The features of many prompts: float32, shape (len(prompts), SURFACE_DIM)."""
+    return np.array([_features(prompt) for prompt in prompts], dtype=np.float32).reshape(len(prompts), SURFACE_DIM)
+
+
+def _features(prompt: str) -> list[float]:
+    text = (prompt if len(prompt) <= MAX_CHARS else prompt[:MAX_CHARS]).encode("utf-8", "replace")
+    size = max(len(text), 1)
+    # The whole length counts, also where only a part was scanned.
+    scale = max(len(prompt) / MAX_CHARS, 1.0)
+    words = text.translate(_TO_WORDS).split()
+    count = max(len(words), 1)
+    numbers = text.translate(_TO_NUMBERS).split()
+    hits = [0] * len(_FAMILIES)
+    for word in _FAMILY_WORDS.intersection(words):
+        for family in _FAMILY_OF[word]:
+            hits[family] += 1
+
+    def share(of: bytes, times: float) -> float:
+        found = size - len(text.translate(None, of)) if text else 0
+        return min(found / size * times, 1.0)
+
+    features = [
+        1.0,
+        log1p(len(prompt)) / 10.0,
+        log1p(len(words) * scale) / 8.0,
+        log1p(text.count(b"\n") * scale) / 5.0,
+        min(sum(map(len, words)) / count, 12.0) / 12.0,
+        log1p(len(numbers)) / 4.0,
+        share(_DIGITS, 4.0),
+        share(_CAPITALS, 4.0),
+        share(_PUNCTUATION, 4.0),
+        0.0 if text.isascii() else share(_HIGH, 1.0),
+        sum(map(_COMMON.__contains__, words)) / count,
+        log1p(len(_OPTION.findall(text))) / 3.0,
+        min(len(_OPTION_LINE.findall(text)), 10) / 10.0,
+        1.0 if b"```" in text else 0.0,
+        share(_CODE, 8.0),
+        share(_MATH, 8.0),
+        log1p(len(_LATEX.findall(text))) / 4.0 if b"\\" in text or b"$" in text else 0.0,
+        log1p(text.count(b"?")) / 3.0,
+        1.0 if text.rstrip().endswith(b"?") else 0.0,
+        log1p(text.count(b'"')) / 4.0,
+        log1p(len(_LIST_ITEM.findall(text))) / 3.0,
+        1.0 if len(words) <= 6 else 0.0,
+    ]
+    features += [min(hit, most) / most for hit, (most, _) in zip(hits, _FAMILIES, strict=True)]
+    return features

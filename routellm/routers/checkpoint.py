@@ -1,0 +1,163 @@
+"""Folders that hold a trained router: `router.json` (what it is, how it was made) beside `model.safetensors` (its weights).
+
+Weights are safetensors and nothing else: no file that is loaded here can run code. A checkpoint of the published kind has
+weights without `router.json`; the router itself then knows what to assume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routellm.calibration.quantiles import ScoreQuantiles
+from routellm.errors import CheckpointError, MissingExtraError
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "model.safetensors"
+META_FILE = "router.json"
+QUANTILES_TENSOR = "score_quantiles"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a folder holds: named tensors, and `meta`, the content of `router.json` (None for published checkpoints)."""
+
+    path: Path
+    tensors: dict[str, NDArray[np.float32]]
+    meta: dict[str, Any] | None
+
+    def field(self, name: str, kind: type | tuple[type, ...]) -> Any:
+        """A field of `router.json`.
+
+        Raises:
+            CheckpointError: it is missing, or not of `kind`.
+        """
+        meta = self.meta or {}
+        if name not in meta or not isinstance(meta[name], kind):
+            raise CheckpointError(f"{self.path / META_FILE}: the field {name!r} is missing or of a wrong type.")
+        return meta[name]
+
+    def quantiles(self) -> ScoreQuantiles | None:
+        """The score quantiles that were saved with the router, if any."""
+        saved = (self.meta or {}).get("quantiles")
+        if saved is None:
+            return None
+        try:
+            values = tuple(self.tensors[QUANTILES_TENSOR].astype(np.float64).tolist())
+            return ScoreQuantiles(values, str(saved["source"]), int(saved["prompts"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path / META_FILE}: the field 'quantiles' can't be read: {error!r}.") from error
+
+
+def load_checkpoint(where: str | Path, router: str) -> Checkpoint:
+    """Read a folder, or a repository of the Hugging Face hub where no such folder exists.
+
+    Raises:
+        CheckpointError: nothing is there, a file is corrupt or truncated, its hash is not the recorded one, its format is
+            newer than this release, or it belongs to another router than `router`.
+        MissingExtraError: `where` names a hub repository and the extra `hub` is not installed.
+    """
+    folder = resolve_folder(where, [WEIGHTS_FILE, META_FILE])
+    tensors = _load_tensors(folder / WEIGHTS_FILE)
+    meta = _load_meta(folder / META_FILE)
+    if meta is not None:
+        if meta.get("format_version") != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{folder}: the checkpoint's format version is {meta.get('format_version')!r}; this release reads version "
+                f"{FORMAT_VERSION}. Upgrade routellm, or train the router again."
+            )
+        if meta.get("router") != router:
+            raise CheckpointError(f"{folder}: holds a router of kind {meta.get('router')!r}, not {router!r}.")
+        if meta.get("weights_sha256") != _sha256(folder / WEIGHTS_FILE):
+            raise CheckpointError(f"{folder / WEIGHTS_FILE}: its hash is not the one in {META_FILE}; copy the folder again.")
+    return Checkpoint(folder, tensors, meta)
+
+
+def save_checkpoint(
+    folder: str | Path,
+    router: str,
+    tensors: Mapping[str, NDArray[Any]],
+    meta: Mapping[str, Any],
+    quantiles: ScoreQuantiles | None = None,
+) -> Path:
+    """Write a folder that `load_checkpoint` reads; `router.json` comes last, so that its presence means completeness."""
+    from safetensors.numpy import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / META_FILE).unlink(missing_ok=True)
+    held = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    head: dict[str, Any] = {"format_version": FORMAT_VERSION, "router": router}
+    if quantiles is not None:
+        held[QUANTILES_TENSOR] = np.array(quantiles.values, dtype=np.float32)
+        head["quantiles"] = {"source": quantiles.source, "prompts": quantiles.prompts}
+    (folder / WEIGHTS_FILE).write_bytes(save(held))
+    head["weights_sha256"] = _sha256(folder / WEIGHTS_FILE)
+    (folder / META_FILE).write_text(json.dumps({**head, **meta}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return folder
+
+
+def resolve_folder(where: str | Path, files: list[str]) -> Path:
+    """`where` itself if it is a folder, else a local copy of those `files` of the hub repository `OWNER/NAME`.
+
+    Raises:
+        CheckpointError: neither exists.
+        MissingExtraError: a hub repository is named and huggingface-hub is not installed.
+    """
+    path = Path(where).expanduser()
+    if path.is_dir():
+        return path
+    name = str(where)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1 or path.exists():
+        raise CheckpointError(f"No checkpoint at {name!r}: give a folder, or a hub repository as OWNER/NAME.")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise MissingExtraError(f"The hub checkpoint {name!r}", "hub") from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except Exception as error:  # the hub's client raises dozens of kinds; each means the same here
+        raise CheckpointError(
+            f"The checkpoint {name!r} is no folder here, and the hub did not give it: {error}. "
+            f"Check the name and the network, or give the path of a folder."
+        ) from error
+
+
+def _load_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        loaded = load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent}: has no {WEIGHTS_FILE}.") from error
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: corrupt or truncated: {error}") from error
+    tensors = {name: np.asarray(tensor, dtype=np.float32) for name, tensor in loaded.items()}
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: the tensor {name!r} holds values that are not finite.")
+    return tensors
+
+
+def _load_meta(path: Path) -> dict[str, Any] | None:
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{path}: must hold a JSON object.")
+    return meta
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,59 @@
+"""Preferences as arrays: what every trainer of a router on prompt vectors starts from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routellm.embeddings.base import Vector
+from routellm.embeddings.features import PromptFeatures
+from routellm.training.factorization import Battles
+from routellm.training.preferences import Preference
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Comparisons as arrays: distinct prompts, their vectors (float32, (n_prompts, D)), and battles that point at them."""
+
+    prompts: list[str]
+    features: Vector
+    battles: Battles
+    won: NDArray[np.bool_]
+    """For every row, ties among them, whether the first model won outright."""
+    models: list[str]
+    sources: list[str]
+    drawn: NDArray[np.bool_]
+
+
+def prepare(rows: Sequence[Preference], features: PromptFeatures) -> Prepared:
+    """Turn comparisons into arrays. A source's weight in the loss grows with the square root of its size, so that the largest
+    source does not drown the others."""
+    prompts = list(dict.fromkeys(row.prompt for row in rows))
+    position = {prompt: index for index, prompt in enumerate(prompts)}
+    models = sorted({row.first for row in rows} | {row.second for row in rows})
+    sources = sorted({row.source for row in rows})
+    size = Counter(row.source for row in rows)
+    weights = np.array([size[row.source] ** -0.5 for row in rows], dtype=np.float32)
+    won = np.array([row.outcome == "first" for row in rows])
+    battles = Battles(
+        np.array([position[row.prompt] for row in rows]),
+        np.array([models.index(row.first) for row in rows]),
+        np.array([models.index(row.second) for row in rows]),
+        won.astype(np.float32),
+        weights / weights.mean(),
+        np.array([sources.index(row.source) for row in rows]),
+    )
+    drawn = np.array([row.outcome == "tie" for row in rows])
+    return Prepared(prompts, features.encode_batch(prompts), battles, won, models, sources, drawn)
+
+
+def split_by_prompt(n_prompts: int, share: float, seed: int) -> NDArray[np.bool_]:
+    """Which prompts are for validation: bool, shape (n_prompts,). All rows of a prompt fall on one side."""
+    chosen = np.zeros(n_prompts, dtype=bool)
+    picked = np.random.default_rng([seed, 2]).permutation(n_prompts)[: max(1, round(n_prompts * share))]
+    chosen[picked] = True
+    return chosen

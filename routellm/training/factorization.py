@@ -1,0 +1,205 @@
+"""The fit of a matrix factorisation: Bradley-Terry loss, Adam, early stopping. numpy is all that it takes.
+
+The formulas are those of `routellm.routers.mf`. A minibatch is 64 rows of some 300 numbers, far below the size at which a
+deep-learning framework would pay for itself, so the gradient is written out; a test holds it against finite differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """Defaults are the paper's (appendix), but for `source_intercepts`.
+
+    Attributes:
+        dim: d, the width of the latent space.
+        learning_rate, weight_decay, batch_size: of Adam.
+        noise: standard deviation of the Gaussian noise on the standardised prompt vector, while training only.
+        epochs: the most that are run.
+        patience: epochs without a better validation loss after which training ends.
+        source_intercepts: learn one offset of the logit per source of data and drop it afterwards. Sources differ in how often
+            the strong model wins; without the offset the router learns to tell the source.
+        seed: fixes initial weights, order and noise.
+    """
+
+    dim: int = 128
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-5
+    batch_size: int = 64
+    noise: float = 0.1
+    epochs: int = 100
+    patience: int = 5
+    source_intercepts: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Battles:
+    """Comparisons as arrays of equal length n.
+
+    Attributes:
+        prompt: int64, rows of the feature matrix.
+        first, second: int64, the two models, rows of the model matrix.
+        target: float32, 1 where the first model won, 0 where the second did.
+        weight: float32, of each comparison in the loss.
+        source: int64, which source of data.
+    """
+
+    prompt: NDArray[np.int64]
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    target: Array
+    weight: Array
+    source: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+    def take(self, rows: NDArray[np.int64]) -> Battles:
+        """The battles at `rows`, in that order."""
+        return Battles(
+            self.prompt[rows], self.first[rows], self.second[rows], self.target[rows], self.weight[rows], self.source[rows]
+        )
+
+
+@dataclass(slots=True)
+class Factors:
+    """The parameters while they are learned: `models` (n_models, d), `projection` (d, D), `classifier` (d,) and `offsets`
+    (n_sources,)."""
+
+    models: Array
+    projection: Array
+    classifier: Array
+    offsets: Array
+
+    def arrays(self) -> list[Array]:
+        """The parameters, in a fixed order."""
+        return [self.models, self.projection, self.classifier, self.offsets]
+
+    def copy(self) -> Factors:
+        """Values that later steps don't change."""
+        return Factors(*(array.copy() for array in self.arrays()))
+
+
+@dataclass(slots=True)
+class History:
+    """Mean training and validation loss after each epoch, and the epoch (from 0) whose weights were kept."""
+
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def initial_factors(n_models: int, width: int, n_sources: int, settings: Hyperparameters) -> Factors:
+    """Small random weights, and no offsets."""
+    generator = np.random.default_rng(settings.seed)
+    models = generator.normal(0.0, 1.0, (n_models, settings.dim))
+    projection = generator.normal(0.0, width**-0.5, (settings.dim, width))
+    classifier = generator.normal(0.0, settings.dim**-0.5, settings.dim)
+    return Factors(*(a.astype(np.float32) for a in (models, projection, classifier, np.zeros(n_sources))))
+
+
+def loss_and_gradients(factors: Factors, features: Array, battles: Battles) -> tuple[float, list[Array]]:
+    """Weighted mean Bradley-Terry loss of a batch, and its gradient by each array of `factors.arrays()`.
+
+    Args:
+        features: float32, shape (len(battles), D): each battle's prompt vector.
+    """
+    norms = np.maximum(np.linalg.norm(factors.models, axis=1, keepdims=True), 1e-12)
+    unit = factors.models / norms
+    difference = unit[battles.first] - unit[battles.second]
+    hidden = features @ factors.projection.T
+    product = difference * hidden
+    logits = product @ factors.classifier + factors.offsets[battles.source]
+    weights = battles.weight / max(float(battles.weight.sum()), 1e-12)
+    loss = float((weights * (np.logaddexp(0.0, logits) - battles.target * logits)).sum())
+
+    d_logits = weights * (_sigmoid(logits) - battles.target)
+    d_scaled = d_logits[:, None] * factors.classifier
+    d_projection = (d_scaled * difference).T @ features
+    d_difference = d_scaled * hidden
+    d_unit = np.zeros_like(unit)
+    np.add.at(d_unit, battles.first, d_difference)
+    np.subtract.at(d_unit, battles.second, d_difference)
+    # Through the normalisation only the part at a right angle to the vector comes back.
+    d_models = (d_unit - (d_unit * unit).sum(axis=1, keepdims=True) * unit) / norms
+    d_offsets = np.bincount(battles.source, d_logits, len(factors.offsets)).astype(np.float32)
+    return loss, [d_models, d_projection, product.T @ d_logits, d_offsets]
+
+
+def fit(
+    features: Array,
+    train: Battles,
+    validation: Battles,
+    n_models: int,
+    n_sources: int,
+    settings: Hyperparameters,
+    on_epoch: Callable[[int, float, float], None] = lambda epoch, train, validation: None,
+) -> tuple[Factors, History]:
+    """Learn factors from `train`, and keep those of the epoch with the least loss on `validation`.
+
+    Args:
+        features: float32, shape (n_prompts, D), standardised.
+        on_epoch: called after each epoch with its number and both losses.
+
+    Returns:
+        The factors of the best epoch, and the history of losses.
+    """
+    factors = initial_factors(n_models, features.shape[1], n_sources, settings)
+    optimiser = _Adam(factors.arrays(), settings)
+    generator = np.random.default_rng([settings.seed, 1])
+    history, best = History(), factors.copy()
+    for epoch in range(settings.epochs):
+        order = generator.permutation(len(train))
+        losses = []
+        for start in range(0, len(order), settings.batch_size):
+            batch = train.take(order[start : start + settings.batch_size])
+            rows = features[batch.prompt]
+            rows = rows + settings.noise * generator.standard_normal(rows.shape, dtype=np.float32)
+            loss, gradients = loss_and_gradients(factors, rows, batch)
+            if not settings.source_intercepts:
+                gradients[3][:] = 0.0
+            optimiser.step(gradients)
+            losses.append(loss)
+        history.train.append(float(np.mean(losses)))
+        history.validation.append(loss_and_gradients(factors, features[validation.prompt], validation)[0])
+        on_epoch(epoch, history.train[-1], history.validation[-1])
+        if history.validation[-1] <= min(history.validation):
+            best, history.best_epoch = factors.copy(), epoch
+        elif epoch - history.best_epoch >= settings.patience:
+            break
+    return best, history
+
+
+class _Adam:
+    """Adam (Kingma and Ba, 2015) with L2 weight decay in the gradient; the offsets, last in the list, are not decayed."""
+
+    def __init__(self, parameters: list[Array], settings: Hyperparameters) -> None:
+        self._parameters = parameters
+        self._rate, self._decay = settings.learning_rate, settings.weight_decay
+        self._mean = [np.zeros_like(parameter) for parameter in parameters]
+        self._square = [np.zeros_like(parameter) for parameter in parameters]
+        self._steps = 0
+
+    def step(self, gradients: list[Array]) -> None:
+        self._steps += 1
+        rate = self._rate * (1 - 0.999**self._steps) ** 0.5 / (1 - 0.9**self._steps)
+        moments = zip(self._parameters, gradients, self._mean, self._square, strict=True)
+        for position, (parameter, gradient, mean, square) in enumerate(moments):
+            if position < len(self._parameters) - 1:
+                gradient = gradient + self._decay * parameter
+            mean += 0.1 * (gradient - mean)
+            square += 0.001 * (gradient * gradient - square)
+            parameter -= rate * mean / (np.sqrt(square) + 1e-8)
+
+
+def _sigmoid(logits: Array) -> Array:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), dtype=np.float32)
