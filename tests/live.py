@@ -5,8 +5,9 @@
 ...     ...  # a client calls server.base_url + "/chat/completions"
 ...     server.wait_for_request().body
 
-`replies` are given out in order and the last one repeats; without any, a request gets `answer_chat`'s chat completion, as
-JSON or as a stream. A reply is a list of steps, so that a test decides when each piece goes out, and how it ends:
+`replies` are given out in order and the last one repeats; without any, a request gets what `answer` makes of it: by default
+`answer_chat`'s chat completion, as JSON or as a stream. A reply is a list of steps, so that a test decides when each piece
+goes out, and how it ends:
 
 - bytes: written at once (the status and headers go out before the first bytes, or at the end)
 - a `Gate`: the server waits until the test calls `gate.open()`
@@ -22,7 +23,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -118,6 +119,7 @@ class LiveServer:
     def __init__(self) -> None:
         self.requests: list[Recorded] = []
         self.replies: list[Reply] = []
+        self.answer: Callable[[Recorded], Reply] = answer_chat
         self._arrived = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="live-server", daemon=True)
@@ -165,7 +167,7 @@ class LiveServer:
             number = len(self.requests)
             self.requests.append(recorded)
             self._arrived.notify_all()
-        reply = self.replies[min(number, len(self.replies) - 1)] if self.replies else answer_chat(recorded)
+        reply = self.replies[min(number, len(self.replies) - 1)] if self.replies else self.answer(recorded)
         try:
             response = await _send(request, reply)
         except (asyncio.CancelledError, ConnectionError):

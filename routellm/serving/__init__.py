@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server: one room per step of a request's way, put together in `app.py`."""

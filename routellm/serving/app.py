@@ -1,0 +1,89 @@
+"""The whole server as one ASGI application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from routellm.errors import RouteLLMError
+from routellm.serving.chat import ChatCompletions
+from routellm.serving.endpoints import Endpoints
+from routellm.serving.gateway import Gateway
+from routellm.serving.headers import request_id_of
+from routellm.serving.request import ClientGoneError
+from routellm.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("routellm.serving")
+
+CHAT = "/v1/chat/completions"
+
+
+def build_app(settings: Settings, environ: Mapping[str, str]) -> ASGIApp:
+    """Load everything and put it together. Raises as `Gateway.load` does."""
+    return assemble(Gateway.load(settings, environ), settings)
+
+
+def assemble(gateway: Gateway, settings: Settings) -> ASGIApp:
+    """The application over a loaded gateway, which it closes when the server shuts down."""
+    chat = ChatCompletions(gateway, settings.max_body_bytes, verbose=settings.verbose)
+    ends = Endpoints(gateway, settings.max_body_bytes)
+    routes = [
+        Route(CHAT, chat, methods=["POST"]),
+        Route("/v1/route", ends.route, methods=["POST"]),
+        Route("/v1/models", ends.models),
+        Route("/v1/models/{name:path}", ends.model),
+        Route("/health", ends.health),
+        Route("/health/live", ends.health),
+        Route("/health/ready", ends.health),
+        Route("/", ends.index),
+    ]
+    ends.paths = [route.path_format for route in routes]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await gateway.aclose()
+
+    pages = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers=dict.fromkeys((HTTPException, RouteLLMError, ClientGoneError, Exception), ends.answer_error),
+    )
+    pages.router.redirect_slashes = False
+    return _front(chat, pages, verbose=settings.verbose)
+
+
+def _front(chat: ChatCompletions, pages: Starlette, *, verbose: bool) -> ASGIApp:
+    """Give each request its id, and take chat completions past the framework."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await pages(scope, receive, send)
+            return
+        request_id = scope["request_id"] = request_id_of(scope["headers"])
+        if scope["path"] == CHAT and scope["method"] == "POST":
+            await chat(scope, receive, send)
+            return
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
+                if verbose:
+                    logger.info("%s %s %r: %d", request_id, scope["method"], scope["path"], message["status"])
+            await send(message)
+
+        try:
+            await pages(scope, receive, send_with_id)
+        except Exception:  # noqa: BLE001 - already answered and logged by `answer_error`; Starlette raises it again
+            logger.debug("%s answered with 500", request_id)
+
+    return app

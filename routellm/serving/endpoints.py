@@ -1,0 +1,83 @@
+"""The routes beside chat completions: what is served, what would be decided, and whether the server is well."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+import routellm
+from routellm.errors import ModelNotFoundError
+from routellm.messages import parse_model_name
+from routellm.serving.errors import MethodNotAllowedError, UnknownPathError, render_error
+from routellm.serving.gateway import Gateway
+from routellm.serving.request import ClientGoneError, parse_request, read_body
+
+
+class Endpoints:
+    """One method a route. They raise; `answer_error` renders."""
+
+    def __init__(self, gateway: Gateway, max_body_bytes: int) -> None:
+        self._gateway = gateway
+        self._decider = gateway.decider
+        self._max_body_bytes = max_body_bytes
+        self._created = int(time.time())
+        self.paths: list[str] = []
+
+    async def index(self, request: Request) -> Response:
+        """GET /: where to go from here."""
+        return _json({"name": "routellm", "version": routellm.__version__, "paths": self.paths})
+
+    async def health(self, request: Request) -> Response:
+        """GET /health, /health/live, /health/ready: a server that answers has loaded everything it needs."""
+        return _json({"status": "ok"})
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models: every name that a request's `model` may be, routers with their default threshold."""
+        return _json({"object": "list", "data": [self._model(name) for name in self._decider.served_models]})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME; a router's name may carry a threshold here too."""
+        name = request.path_params["name"]
+        if name not in self._decider.served_models and parse_model_name(name, self._decider.routers) is None:
+            raise ModelNotFoundError(name, self._decider.served_models)
+        return _json(self._model(name))
+
+    async def route(self, request: Request) -> Response:
+        """POST /v1/route: the decision for a chat request, without calling any model."""
+        asked = parse_request(await read_body(request.scope, request.receive, self._max_body_bytes))
+        decision = await self._gateway.decide(asked.model, asked.messages)
+        return _json({"object": "route.decision", **decision.as_dict()})
+
+    async def answer_error(self, request: Request, error: Exception) -> Response:
+        """The exception handler of these routes."""
+        if isinstance(error, ClientGoneError):
+            return Response(status_code=499)  # never sent: there is nobody to send it to
+        if isinstance(error, HTTPException):
+            path = request.scope["path"]
+            allow = (error.headers or {}).get("Allow") if error.status_code == 405 else None
+            error = (
+                UnknownPathError(request.method, path, self.paths)
+                if allow is None
+                else MethodNotAllowedError(request.method, path, ", ".join(sorted(allow.split(", "))))
+            )
+        rendered = render_error(error, request.scope["request_id"])
+        return Response(rendered.body, rendered.status, {name.decode(): value.decode() for name, value in rendered.headers})
+
+    def _model(self, name: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {"id": name, "object": "model", "created": self._created, "owned_by": "routellm"}
+        pair = self._decider.pair
+        if name in (pair.strong, pair.weak):
+            return {**entry, "role": "strong" if name == pair.strong else "weak"}
+        target = parse_model_name(name, self._decider.routers)
+        assert target is not None
+        default = self._decider.default_thresholds[target.router]
+        return {**entry, "threshold": default if target.threshold is None else target.threshold}
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")

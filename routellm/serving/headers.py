@@ -1,0 +1,84 @@
+"""Which headers go up to a model, which come back to the client, and those that tell what was decided."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from urllib.parse import quote
+
+from routellm.serving.errors import RawHeaders
+from routellm.types import Decision
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@~-]{1,128}")
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"}
+)
+# The client's credentials are for this server; its address and cookies are no business of a model's provider.
+_PRIVATE = frozenset(
+    {b"authorization", b"proxy-authorization", b"api-key", b"x-api-key", b"x-goog-api-key", b"cookie"}
+    | {b"forwarded", b"via", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port"}
+)
+_NOT_SENT_UP = _HOP_BY_HOP | _PRIVATE | {b"host", b"content-length", b"x-request-id"}
+# A provider's cookies, and its rules for its own host, would apply to this host.
+_NOT_SENT_BACK = frozenset({"set-cookie", "strict-transport-security", "alt-svc", "x-request-id"})
+
+
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The client's `x-request-id` where it is up to 128 plain characters (letters, digits, `._:/+=@~-`), else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode("ascii")
+    return f"req-{secrets.token_hex(12)}"
+
+
+def headers_for_upstream(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> dict[str, str]:
+    """The client's end-to-end headers, without its credentials; names in lower case."""
+    kept = {"content-type": "application/json"}
+    named_by_connection: set[str] = set()
+    for name, value in headers:
+        if name == b"connection" and value not in (b"keep-alive", b"close"):
+            named_by_connection.update(token.strip().lower() for token in value.decode("latin-1").split(","))
+        elif name not in _NOT_SENT_UP:
+            kept[name.decode("ascii", "replace")] = value.decode("utf-8", "replace")
+    for name_by_connection in named_by_connection:
+        kept.pop(name_by_connection, None)
+    kept["x-request-id"] = request_id
+    return kept
+
+
+def headers_for_client(headers: Mapping[str, str]) -> RawHeaders:
+    """The upstream's headers as they go back; its own `x-request-id` is passed on as `x-upstream-request-id`."""
+    kept = [
+        (name.encode("latin-1"), value.encode("utf-8", "surrogateescape"))
+        for name, value in headers.items()
+        if name not in _NOT_SENT_BACK and not name.startswith("x-routellm-")
+    ]
+    if "x-request-id" in headers:
+        kept.append((b"x-upstream-request-id", headers["x-request-id"].encode("utf-8", "surrogateescape")))
+    return kept
+
+
+def decision_headers(decision: Decision) -> RawHeaders:
+    """`x-routellm-*`. Those about a score are left out where no router was asked.
+
+    Names are UTF-8, percent-encoded outside of visible ASCII, so that a model of any name fits into a header.
+    """
+    headers = [
+        (b"x-routellm-model", _safe(decision.model)),
+        (b"x-routellm-reason", decision.reason.encode("ascii")),
+        (b"x-routellm-decision-us", b"%.0f" % decision.decision_us),
+    ]
+    if decision.router is not None:
+        headers.append((b"x-routellm-router", _safe(decision.router)))
+    if decision.threshold is not None:
+        headers.append((b"x-routellm-threshold", b"%.6g" % decision.threshold))
+    if decision.win_rate is not None:
+        headers.append((b"x-routellm-win-rate", b"%.6f" % decision.win_rate))
+    return headers
+
+
+@lru_cache(maxsize=256)
+def _safe(name: str) -> bytes:
+    return quote(name, safe="!#$&'()*+,/:;=?@[]^`{|}", errors="replace").encode("ascii")

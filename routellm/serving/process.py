@@ -1,0 +1,162 @@
+"""Running the application under uvicorn: in this process, or in several that share one socket."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from routellm.config import read_environment
+from routellm.errors import ConfigError, MissingExtraError, RouteLLMError
+from routellm.serving.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
+logger = logging.getLogger("routellm.serving")
+
+_STARTUP_FAILURE = 3  # the exit status on which uvicorn's supervisor gives up instead of starting the worker again
+_BACKLOG = 2048
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that none is closed under a request
+_GRACE_SECONDS = 25  # for open streams at shutdown; container platforms kill after 30
+
+_LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "filters": {"known": {"()": "routellm.serving.process.NotOurCuts"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        "routellm": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+        "uvicorn.error": {"filters": ["known"]},
+    },
+}
+
+
+class NotOurCuts(logging.Filter):
+    """Drops uvicorn's complaint about a reply that was cut on purpose; `chat.py` logs why it was."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.getMessage() != "ASGI callable returned without completing response."
+
+
+def check_installed() -> None:
+    """Raise MissingExtraError where the extra `serve` is not installed."""
+    try:
+        import httptools  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("The server", "serve") from error
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket: connections made from now on wait until the server takes them.
+
+    Raises:
+        ConfigError: the host does not resolve, or is not an address of this machine.
+        RouteLLMError: the port is taken, or may not be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"The host {host!r} is no address: {error}. Try --host 127.0.0.1.") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise RouteLLMError(
+            f"Can't listen on {host}, port {port}: {error.strerror or error}. "
+            f"Stop the program that uses it, or choose another with --port (0 takes a free one)."
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def serve(app: ASGIApp, settings: Settings, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; open requests may finish first.
+
+    With more than one worker, `app` is what each of them builds again from `settings`, and is let go of here.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn hands the signal on to these when it is done
+            signal.signal(number, _exit)
+    if settings.workers > 1:
+        from uvicorn.supervisors import Multiprocess
+
+        config = configure(functools.partial(_worker_app, settings), settings, factory=True)
+        Multiprocess(config, [listener]).run()
+        return
+    import uvicorn
+
+    _freeze()
+    uvicorn.Server(configure(app, settings)).run([listener])
+
+
+def configure(app: Any, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
+    """How uvicorn is run here."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        factory=factory,
+        workers=settings.workers,
+        interface="asgi3",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=_LOGGING,
+        access_log=False,  # with --verbose the application logs each request, with its decision
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def _worker_app(settings: Settings) -> ASGIApp:
+    from routellm.serving.app import build_app
+
+    try:
+        app = build_app(settings, read_environment())
+    except RouteLLMError as error:
+        logger.error("a worker can't start: %s", error)
+        sys.exit(_STARTUP_FAILURE)
+    threading.Thread(target=_end_with_parent, name="routellm-orphan", daemon=True).start()
+    _freeze()
+    return app
+
+
+def _end_with_parent() -> None:
+    """A worker whose supervisor was killed would go on to hold the port."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _freeze() -> None:
+    """Take what is loaded out of the garbage collector's rounds: it stays for good."""
+    gc.collect()
+    gc.freeze()
+
+
+def _exit(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)

@@ -1,0 +1,102 @@
+"""Reading a chat request: its body within a limit, the two fields that decide, and the body again with another model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from routellm.errors import BodyTooLargeError, RequestError
+from routellm.messages import decode_json
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
+
+# What stands before a field's value: `{` or `,`, the field's name, and a colon.
+_FIELD = re.compile(rb'\s*[{,]\s*"([^"\\]*(?:\\.[^"\\]*)*)"\s*:\s*')
+_END = re.compile(rb"\s*}\s*")
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection before its request was complete. There is nobody to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A chat request of which only `model` and `messages` were looked at. `fields` holds every field's bytes as sent."""
+
+    body: bytes
+    model: str
+    messages: msgspec.Raw
+    fields: dict[str, msgspec.Raw]
+
+    def body_for(self, model: str) -> bytes:
+        """The body with `model` in place of the one that was asked for, every other byte as sent.
+
+        Raises:
+            RequestError: a field is given twice: this server and a model might each read another one of the two.
+        """
+        body, position, start, stop = self.body, 0, 0, 0
+        for name, value in self.fields.items():
+            field = _FIELD.match(body, position)
+            raw = bytes(value)
+            if field is None or not _is_name(field[1], name) or not body.startswith(raw, position := field.end()):
+                raise _given_twice()
+            if name == "model":
+                start, stop = position, position + len(raw)
+            position += len(raw)
+        if _END.fullmatch(body, position) is None:
+            raise _given_twice()
+        return b"".join((body[:start], msgspec.json.encode(model), body[stop:]))
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLargeError: it is over `limit` bytes, by its Content-Length (then not a byte is read) or by what came.
+        ClientGoneError: the client left before the end.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > limit:
+            raise BodyTooLargeError(limit)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGoneError
+        piece: bytes = event.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLargeError(limit)
+        pieces.append(piece)
+        if not event.get("more_body", False):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def parse_request(body: bytes) -> ChatRequest:
+    """Look at `model` and `messages`; leave every other field as bytes.
+
+    Raises:
+        RequestError: the body is not a JSON object, has no `model` or `messages`, or a `model` that is not a string.
+    """
+    fields = decode_json(_decode_fields, body, "The request's body must be a JSON object", None)
+    for name in ("model", "messages"):
+        if name not in fields:
+            raise RequestError(f"The request has no `{name}`.", param=name, code="missing_required_parameter")
+    model = decode_json(_decode_string, fields["model"], "`model` must be a string such as 'router-mf-0.5'", "model")
+    return ChatRequest(body, model, fields["messages"], fields)
+
+
+def _is_name(written: bytes, name: str) -> bool:
+    return written == name.encode() or (b"\\" in written and _decode_string(b'"' + written + b'"') == name)
+
+
+def _given_twice() -> RequestError:
+    return RequestError("The request's body gives a field twice; give each field once.", code="duplicate_field")
