@@ -72,9 +72,7 @@ class SqliteVectorCache:
             with self._connection() as connection, connection:
                 connection.executemany("INSERT OR REPLACE INTO vectors (key, vector) VALUES (?, ?)", rows)
                 # New rows have the highest ids, so the oldest are those furthest below.
-                connection.execute(
-                    "DELETE FROM vectors WHERE id <= (SELECT MAX(id) FROM vectors) - ?", (self._max_entries,)
-                )
+                connection.execute("DELETE FROM vectors WHERE id <= (SELECT MAX(id) FROM vectors) - ?", (self._max_entries,))
         except sqlite3.Error as error:
             log.warning("The embedding cache %s can't be written: %s", self.path, error)
 

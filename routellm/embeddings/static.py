@@ -11,6 +11,7 @@ import numpy as np
 from routellm.embeddings.base import Embedder, Vector
 from routellm.embeddings.table import read_table
 from routellm.embeddings.wordpiece import WordPiece
+from routellm.errors import CheckpointError
 
 BUNDLED = Path(__file__).parent / "data"
 
@@ -33,10 +34,15 @@ class StaticEmbedder(Embedder):
     blocking = False
 
     def __init__(self, path: str | Path | None = None) -> None:
-        table = read_table(BUNDLED if path is None else Path(path))
+        folder = BUNDLED if path is None else Path(path).expanduser()
+        table = read_table(folder)
         self._rows = table.rows.astype(np.int16) << table.shifts[:, None]
         self._scales = table.scales
         self._tokenizer = WordPiece(table.tokenizer)
+        if self._tokenizer.size > len(table.rows):
+            raise CheckpointError(
+                f"The tokenizer in {str(folder)!r} knows {self._tokenizer.size} tokens, its table {len(table.rows)}."
+            )
         self.dim = len(table.scales)
         self.fingerprint = table.fingerprint
 

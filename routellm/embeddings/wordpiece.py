@@ -16,6 +16,7 @@ from itertools import chain, groupby
 from tokenizers import Tokenizer
 
 from routellm.embeddings.base import valid_utf8
+from routellm.errors import CheckpointError
 
 MAX_WORD = 100
 """Longer words are unknown as a whole."""
@@ -50,13 +51,21 @@ class WordPiece:
 
     Attributes:
         reference: the same tokenizer by Hugging Face's library.
+        size: one more than the highest id.
+
+    Raises:
+        CheckpointError: `tokenizer` is something else.
     """
 
     def __init__(self, tokenizer: str) -> None:
-        self.reference: Tokenizer = Tokenizer.from_str(tokenizer)
-        self._model = self.reference.model
-        vocabulary = self.reference.get_vocab(with_added_tokens=False)
-        self._unknown = vocabulary[self._model.unk_token]
+        try:
+            self.reference: Tokenizer = Tokenizer.from_str(tokenizer)
+            self._model = self.reference.model
+            vocabulary = self.reference.get_vocab(with_added_tokens=False)
+            self._unknown = vocabulary[self._model.unk_token]
+        except Exception as error:  # tokenizers raises Exception itself
+            raise CheckpointError(f"The tokenizer is not a WordPiece tokenizer that can be read: {error!r}.") from error
+        self.size = max(vocabulary.values()) + 1
         self._pieces = _Words(vocabulary, self._cut).__getitem__
         self._refer_remembered = lru_cache(_REMEMBERED)(self._refer)
 

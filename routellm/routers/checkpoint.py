@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routellm.calibration.quantiles import ScoreQuantiles
-from routellm.errors import CheckpointError, MissingExtraError
+from routellm.errors import CheckpointError
+from routellm.hub import resolve_folder
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -102,32 +103,6 @@ def save_checkpoint(
     head["weights_sha256"] = _sha256(folder / WEIGHTS_FILE)
     (folder / META_FILE).write_text(json.dumps({**head, **meta}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return folder
-
-
-def resolve_folder(where: str | Path, files: list[str]) -> Path:
-    """`where` itself if it is a folder, else a local copy of those `files` of the hub repository `OWNER/NAME`.
-
-    Raises:
-        CheckpointError: neither exists.
-        MissingExtraError: a hub repository is named and huggingface-hub is not installed.
-    """
-    path = Path(where).expanduser()
-    if path.is_dir():
-        return path
-    name = str(where)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1 or path.exists():
-        raise CheckpointError(f"No checkpoint at {name!r}: give a folder, or a hub repository as OWNER/NAME.")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise MissingExtraError(f"The hub checkpoint {name!r}", "hub") from error
-    try:
-        return Path(snapshot_download(name, allow_patterns=files))
-    except Exception as error:  # the hub's client raises dozens of kinds; each means the same here
-        raise CheckpointError(
-            f"The checkpoint {name!r} is no folder here, and the hub did not give it: {error}. "
-            f"Check the name and the network, or give the path of a folder."
-        ) from error
 
 
 def _load_tensors(path: Path) -> dict[str, NDArray[np.float32]]:

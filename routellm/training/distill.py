@@ -8,7 +8,8 @@ Each token of the vocabulary goes through the encoder on its own; its mean-poole
 principal components and weighted by the smooth inverse of its frequency, which Zipf's law estimates from its place in the
 vocabulary (Minish's `model2vec`). A prompt's vector is then a sum of table rows. Takes about a minute on one core.
 
-The result depends on no seed: nothing in it is drawn at random, and one thread adds in one order.
+The result depends on no seed: nothing in it is drawn at random, and one thread adds in one order. Another version of a
+library, or another processor, may still round a few values in a hundred thousand the other way.
 """
 
 from __future__ import annotations
@@ -36,24 +37,26 @@ def distil(model: Path) -> tuple[NDArray[np.float32], str]:
     """Token vectors, float32, shape (tokens, 256), and the text of the tokenizer whose ids index them.
 
     Raises:
-        MissingExtraError: model2vec, torch or transformers is not installed.
+        MissingExtraError: model2vec, threadpoolctl, torch or transformers is not installed.
     """
     try:
         import torch
         from model2vec.distill.distillation import distill_from_model
+        from threadpoolctl import threadpool_limits
         from transformers import AutoModel, AutoTokenizer
     except ImportError as error:
         raise MissingExtraError("Distilling the static table", "distill") from error
 
     torch.set_num_threads(1)
-    static = distill_from_model(
-        AutoModel.from_pretrained(model, local_files_only=True, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(model, local_files_only=True),
-        device="cpu",
-        pca_dims=DIM,
-        sif_coefficient=SIF_COEFFICIENT,
-        quantize_to="float32",
-    )
+    with threadpool_limits(1):  # numpy's, for the principal components
+        static = distill_from_model(
+            AutoModel.from_pretrained(model, local_files_only=True, dtype=torch.float32),
+            AutoTokenizer.from_pretrained(model, local_files_only=True),
+            device="cpu",
+            pca_dims=DIM,
+            sif_coefficient=SIF_COEFFICIENT,
+            quantize_to="float32",
+        )
     return np.asarray(static.embedding, dtype=np.float32), plain_tokenizer(json.loads(static.tokenizer.to_str()))
 
 

@@ -108,7 +108,7 @@ def test_hub_checkpoint_loads_from_where_the_hub_put_it(folder: Path, monkeypatc
     hub = pytest.importorskip("huggingface_hub")
     asked: list[str] = []
 
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         asked.append(name)
         assert set(allow_patterns) == {WEIGHTS_FILE, META_FILE}
         return str(folder)
@@ -116,4 +116,3 @@ def test_hub_checkpoint_loads_from_where_the_hub_put_it(folder: Path, monkeypatc
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert load_checkpoint("owner/name", "mf").path == folder
     assert asked == ["owner/name"]
-

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from routellm.config import check_config, load_config, read_environment
+from routellm.errors import CheckpointError, ConfigError
+from routellm.routers.routers import ROUTER_CLS, build_router
+
+ROOT = Path(__file__).parent.parent
+KNOWN = ["mf", "random"]
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "config.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_file_gives_the_arguments_of_each_router(tmp_path: Path) -> None:
+    path = write(tmp_path, "mf:\n  checkpoint_path: ./here\nrandom: {seed: 7}\n")
+    assert load_config(path, KNOWN) == {"mf": {"checkpoint_path": "./here"}, "random": {"seed": 7}}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}"])
+def test_an_empty_file_is_an_empty_configuration(tmp_path: Path, text: str) -> None:
+    assert load_config(write(tmp_path, text), KNOWN) == {}
+
+
+def test_a_router_without_arguments_may_stand_alone(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "mf:\n"), KNOWN) == {"mf": {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mff: {}", "unknown router 'mff' (did you mean 'mf'?). Known: mf, random."),
+        ("[mf]", "must map router names to their arguments, not be a list"),
+        ("mf: 3", "mf: must map argument names to values, not be 3"),
+        ("mf: {1: 2}", "mf: must map argument names to values"),
+        ("mf: [unclosed", "is not valid YAML"),
+        ("1: {}", "unknown router 1"),
+        (b"mf: \xff", "is not UTF-8 text"),
+        ("mf: !!python/object/apply:os.system ['true']", "is not valid YAML"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, KNOWN)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml' can't be read: No such file"):
+        load_config(tmp_path / "none.yaml", KNOWN)
+
+
+def test_a_mapping_from_python_is_checked_and_copied() -> None:
+    given = {"random": {"seed": 1}}
+    checked = check_config(given, KNOWN)
+    assert checked == given
+    assert checked["random"] is not given["random"]
+
+
+def test_the_environment_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTELLM_PROBE", "before")
+    environment = read_environment()
+    monkeypatch.setenv("ROUTELLM_PROBE", "after")
+    assert environment["ROUTELLM_PROBE"] == "before"
+
+
+def test_the_example_file_loads_and_its_routers_score() -> None:
+    config = load_config(ROOT / "config.example.yaml", ROUTER_CLS)
+    assert set(config) == {"mf", "random"}
+    for name, arguments in config.items():
+        assert 0.0 <= build_router(name, arguments).calculate_strong_win_rate("What is 2 + 2?") <= 1.0
+
+
+def test_what_the_example_file_shows_in_comments_are_arguments_that_exist() -> None:
+    text = (ROOT / "config.example.yaml").read_text(encoding="utf-8")
+    shown = [
+        line.strip()[2:]
+        for line in text.splitlines()
+        if line.startswith("  # ") and line.split(": ")[0].endswith(("path", "model"))
+    ]
+    assert [line.split(":")[0] for line in shown] == ["checkpoint_path", "strong_model", "weak_model"]
+    arguments = yaml.safe_load("\n".join(shown))
+    with pytest.raises(CheckpointError, match="my-router"):
+        build_router("mf", arguments)
+    del arguments["checkpoint_path"]
+    assert 0.0 <= build_router("mf", arguments).calculate_strong_win_rate("hello") <= 1.0
+
+
+def test_the_file_of_the_hub_checkpoints_is_valid_and_names_known_arguments(tmp_path: Path) -> None:
+    arguments = load_config(ROOT / "config.hub.yaml", ROUTER_CLS)["mf"]
+    assert arguments["checkpoint_path"] == "routellm/mf_gpt4_augmented"
+    with pytest.raises(CheckpointError, match="nowhere"):  # every argument is known: it is the folder that is not there
+        build_router("mf", {**arguments, "checkpoint_path": str(tmp_path / "nowhere")})
