@@ -21,7 +21,7 @@ serve: $(VENV)/.installed-serve ## Set up, then serve on http://127.0.0.1:6060 (
 test: $(VENV)/.installed-$(EXTRAS) ## Set up, then run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
-check: lint types test docs-check ## What CI runs: lint, types, tests, and whether the reference is up to date
+check: lint types docs-check test ## What CI runs: lint, types, whether the reference is up to date, and the tests
 
 lint: $(VENV)/.installed-$(EXTRAS) ## Style and common mistakes
 	$(BIN)/ruff check .

@@ -49,12 +49,13 @@ def read_served(client: openai.OpenAI) -> Served:
     Raises:
         openai.OpenAIError: it could not be asked.
     """
-    models = getattr(client.models.list(timeout=5), "data", None)
-    if models is None:
-        raise openai.OpenAIError("That is no list of models.")
-    extras = {model.id: model.model_extra or {} for model in models}
-    routers = {name.removeprefix("router-"): extra["threshold"] for name, extra in extras.items() if "threshold" in extra}
-    return Served(routers, {name: extra["role"] for name, extra in extras.items() if "role" in extra})
+    reply = client.models.with_raw_response.list(timeout=5)
+    try:
+        entries = {entry["id"]: entry for entry in reply.http_response.json()["data"]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise openai.OpenAIError("The reply is not a list of models.") from error
+    routers = {name.removeprefix("router-"): entry["threshold"] for name, entry in entries.items() if "threshold" in entry}
+    return Served(routers, {name: entry["role"] for name, entry in entries.items() if "role" in entry})
 
 
 def api_messages(turns: Sequence[Turn]) -> list[Any]:

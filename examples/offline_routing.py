@@ -9,10 +9,11 @@ from __future__ import annotations
 from routellm import ROUTER_CLS, Controller, Router
 
 PROMPTS = [
-    "Hi!",
+    "Which colour is the sky?",
     "What is the capital of France?",
     "Write a Python function that merges two sorted lists, and prove that it runs in linear time.",
 ]
+THRESHOLD = 0.4
 
 
 class LengthRouter(Router):
@@ -32,13 +33,15 @@ def main() -> None:
         routers=["mf", "length"],
         strong_model="demo/strong",
         weak_model="demo/weak",
-        config={"length": {"longest": 60}},
+        config={"length": {"longest": 80}},
     ) as client:
         for router in client.routers:
             for prompt in PROMPTS:
-                decision = client.decide(prompt, router)  # without a threshold: the router's default one
+                decision = client.decide(prompt, router, THRESHOLD)  # without a threshold: the router's default one
                 print(f"{router:<7} win rate {decision.win_rate:.3f}  {decision.model:<12} {prompt}")
-        reply = client.chat.completions.create(model="router-length-0.5", messages=[{"role": "user", "content": PROMPTS[-1]}])
+        reply = client.chat.completions.create(
+            model=f"router-length-{THRESHOLD}", messages=[{"role": "user", "content": PROMPTS[-1]}]
+        )
         print(f"\n{reply.decision.model} answers: {reply.choices[0].message.content}")
 
 

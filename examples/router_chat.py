@@ -77,8 +77,10 @@ class Page:
             shown = [turns, chat, box, retry, clear]
             asked = [turns, router, threshold, temperature, known]
             quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
-            sent = box.submit(submit, [box, turns], [box, turns], **quick).then(self.ask, asked, shown, concurrency_limit=None)
-            resent = retry.click(again, turns, turns, **quick).then(self.ask, asked, shown, concurrency_limit=None)
+            many: dict[str, Any] = {"concurrency_limit": None}  # Gradio's default answers one page at a time
+            typed = box.submit(submit, [box, turns], [box, turns], show_progress="hidden", **many)
+            sent = typed.success(self.ask, asked, shown, **many)
+            resent = retry.click(again, turns, turns, **quick).success(self.ask, asked, shown, **many)
             box.stop(None, cancels=[sent, resent])
             for run in (sent, resent):
                 run.then(finish, turns, shown, **quick)  # runs after a cancelled event too
@@ -103,7 +105,7 @@ class Page:
         import gradio as gr
 
         try:
-            served, status = read_served(blocking_client(self._args)), ""
+            served, status = ask_served(self._args), ""
         except openai.OpenAIError as error:
             served, status = self._served, explain(error, self._args.model_url, then="reload this page")
         return served, gr.Dropdown(choices=sorted({*served.routers, router})), status
@@ -124,7 +126,11 @@ def busy(turns: list[Turn]) -> bool:
 
 
 def submit(prompt: str, turns: list[Turn]) -> tuple[str, list[Turn]]:
-    """An emptied box, and the turns with a new one."""
+    """An emptied box, and the turns with a new one; while an answer comes in, a notice, and all stays as it is."""
+    import gradio as gr
+
+    if busy(turns):  # Enter was pressed; there is no button for it
+        raise gr.Error("An answer is coming in: wait for its end, or stop it.", duration=4, print_exception=False)
     return "", [*turns, Turn(prompt)] if prompt.strip() else turns
 
 
@@ -163,13 +169,13 @@ def serve(args: argparse.Namespace) -> None:
         raise MissingExtraError("The chat demo", "demo") from error
     served = Served({}, {})
     try:
-        served = read_served(blocking_client(args))
+        served = ask_served(args)
     except openai.OpenAIError as error:
         _warn(explain(error, args.model_url, then="reload the page"))
     if served.routers and args.router not in served.routers:
         raise UnknownNameError("router", args.router, served.routers)
 
-    app = FastAPI()
+    app = FastAPI(openapi_url=None)  # and with it no documentation pages, which load scripts from elsewhere
     # Mounted and served here rather than by `launch`, which could open a public tunnel and asks the network about itself.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page = Page(args, served).build()
@@ -229,9 +235,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(build_parser, argv)
 
 
-def blocking_client(args: argparse.Namespace) -> openai.OpenAI:
-    """A blocking client of the server."""
-    return openai.OpenAI(base_url=args.model_url, api_key=args.api_key, max_retries=0)
+def ask_served(args: argparse.Namespace) -> Served:
+    """See `read_served`."""
+    with openai.OpenAI(base_url=args.model_url, api_key=args.api_key, max_retries=0) as client:
+        return read_served(client)
 
 
 def _warn(message: str) -> None:

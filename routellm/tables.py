@@ -198,7 +198,10 @@ def _jsonl_header(path: Path) -> list[str]:
 
 
 def _csv_header(path: Path) -> list[str]:
-    return list(csv.DictReader(line for _, line in _lines(path)).fieldnames or ())
+    try:
+        return list(csv.DictReader(line for _, line in _lines(path)).fieldnames or ())
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: not valid CSV ({error}).") from error
 
 
 def _parquet_header(path: Path) -> list[str]:

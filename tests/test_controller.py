@@ -23,6 +23,7 @@ from routellm.errors import (
     UnknownNameError,
 )
 from routellm.routers.routers import ROUTER_CLS, Router
+from tests.conftest import require
 from tests.live import LiveServer, Reply
 
 DEMO = {"strong_model": "demo/strong", "weak_model": "demo/weak"}
@@ -235,7 +236,7 @@ def test_batch_win_rates_equal_single_ones() -> None:
 
 
 def test_batch_of_a_series_is_a_series_and_the_bar_changes_nothing() -> None:
-    pandas = pytest.importorskip("pandas")
+    pandas = require("pandas")
     client = Controller(["mf"], **DEMO, progress_bar=True)
     series = pandas.Series(["one", "two"], index=[10, 20])
     rates = client.batch_calculate_win_rate(series, "mf")

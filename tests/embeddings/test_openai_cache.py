@@ -29,7 +29,7 @@ def test_the_cache_keeps_models_widths_and_endpoints_apart(endpoint: LiveServer,
         other.answer = answer_embeddings
         for server, model, dim in ((endpoint, "m", WIDTH), (endpoint, "n", WIDTH), (other, "m", WIDTH)):
             connect(server, model=model, dim=dim, cache=cache).embed("a")
-        for dim in (64, 32):
+        for dim in (64, 32, 64):
             embedder = connect(endpoint, model="text-embedding-3-small", dim=dim, cache=cache)
             assert embedder.embed("a").shape == (dim,)
         assert (len(endpoint.requests), len(other.requests)) == (4, 1)

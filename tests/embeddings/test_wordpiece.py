@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from routellm.embeddings.base import valid_utf8
 from routellm.embeddings.static import BUNDLED
 from routellm.embeddings.wordpiece import MAX_WORD, WordPiece
+from tests.embeddings.encoders import write_tokenizer
 
 TOKENIZER = WordPiece((BUNDLED / "tokenizer.json").read_text(encoding="utf-8"))
 UNKNOWN = TOKENIZER.reference.token_to_id("[UNK]")
@@ -56,6 +59,7 @@ def test_any_text_gives_the_reference_ids(text: str) -> None:
         "don’t “quote” — naïve café",
         "e\u0301 \u0301e e \u0301",
         "ＦＵＬＬ　ＷＩＤＴＨ",
+        "lone \ud800 surrogate\udfff",
         "mixed中文text and 한국어 और हिन्दी",
     ],
 )
@@ -71,3 +75,10 @@ def test_a_word_of_a_hundred_letters_is_known_and_a_longer_one_is_not() -> None:
 
 def test_special_tokens_spelled_out_are_ordinary_text() -> None:
     assert TOKENIZER.ids("[PAD]") == [*TOKENIZER.ids("["), *TOKENIZER.ids("pad"), *TOKENIZER.ids("]")]
+
+
+def test_words_that_no_piece_fits_have_no_ids(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer.json")  # knows the letters a to z and nothing else
+    tiny = WordPiece((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert tiny.ids("ab 9 a9b ! é日 c") == [*tiny.ids("ab"), *tiny.ids("é"), *tiny.ids("c")]
+    assert len(tiny.ids("ab")) == 2

@@ -125,7 +125,7 @@ class Chat:
             self.sees(f"-{value:g}", "#in-force")
 
     def choose_router(self, name: str) -> None:
-        self.page.get_by_label("Router").click()
+        self.page.get_by_role("combobox", name="Router").click()
         self.page.get_by_role("option", name=name).click()
         self.sees(f"router-{name}-", "#in-force")
 
@@ -192,6 +192,27 @@ def test_stop_keeps_what_came_and_ends_the_model_s_work_and_retry_asks_again(cha
     chat.sees("A new one.")
     chat.expect(chat.page.locator(".user-row")).to_have_count(1)
     assert weak.requests[1].json["messages"] == [{"role": "user", "content": "A tale"}]
+
+
+def test_a_prompt_sent_too_early_is_not_lost(chat: Chat, weak: LiveServer) -> None:
+    gate = Gate()
+    weak.replies = [
+        Reply.sse(piece("One, "), gate, piece("two."), event("[DONE]")),
+        Reply.sse(piece("Three."), event("[DONE]")),
+    ]
+    chat.set("Threshold", 1)
+    chat.ask("First")
+    chat.sees("One, ")
+    chat.ask("Second")
+    chat.expect(chat.page.get_by_text("An answer is coming in")).to_be_visible()
+    gate.open()
+    chat.sees("One, two.")
+    box = chat.page.get_by_placeholder("Type a prompt")
+    chat.expect(box).to_have_value("Second")
+    chat.expect(chat.page.get_by_role("button", name="Retry")).to_be_enabled()
+    box.press("Enter")
+    chat.sees("Three.")
+    assert [message["content"] for message in weak.requests[-1].json["messages"]] == ["First", "One, two.", "Second"]
 
 
 def test_clear_forgets_the_conversation(chat: Chat, weak: LiveServer) -> None:

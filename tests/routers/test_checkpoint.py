@@ -94,7 +94,7 @@ def test_what_is_neither_folder_nor_hub_name(name: str) -> None:
 
 
 def test_hub_out_of_reach_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub")
+    hub = require("huggingface_hub")
 
     def refuse(*_: object, **__: object) -> str:
         raise OSError("no route to host")
@@ -105,7 +105,7 @@ def test_hub_out_of_reach_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_hub_checkpoint_loads_from_where_the_hub_put_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub")
+    hub = require("huggingface_hub")
     asked: list[str] = []
 
     def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
