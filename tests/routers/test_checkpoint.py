@@ -7,6 +7,7 @@ import pytest
 from routellm.calibration.quantiles import ScoreQuantiles
 from routellm.errors import CheckpointError
 from routellm.routers.checkpoint import META_FILE, WEIGHTS_FILE, load_checkpoint, save_checkpoint
+from tests.conftest import require
 
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
