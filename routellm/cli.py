@@ -15,6 +15,11 @@ from routellm.errors import did_you_mean
 COMMANDS = {
     "route": ("routellm.route_prompt", "score prompts and say which model would answer, without calling any"),
     "serve": ("routellm.openai_server", "serve the OpenAI API and send each request to the strong or the weak model"),
+    "evaluate": ("routellm.evals.evaluate", "measure routers on benchmarks, with intervals, tables, plots and a report"),
+    "responses": ("routellm.evals.collecting.responses", "run a benchmark's prompts through a model"),
+    "grade": ("routellm.evals.collecting.grade", "grade collected responses against right answers"),
+    "judge": ("routellm.evals.collecting.judge", "have a judge model grade answers or compare two models"),
+    "contamination": ("routellm.evals.contamination", "find training prompts that are near-copies of a benchmark's"),
     "calibrate": ("routellm.calibrate_threshold", "find the threshold that gives a wanted share of strong calls"),
 }
 """Command -> (module with `build_parser(prog)`, summary)."""
@@ -39,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser(prog: str = "routellm") -> CommandParser:
     """The parser of everything but the commands' own arguments."""
-    listed = "\n".join(f"  {name:<11} {summary}" for name, (_, summary) in COMMANDS.items())
+    listed = "\n".join(f"  {name:<13} {summary}" for name, (_, summary) in COMMANDS.items())
     parser = command_parser(prog, f"{_DESCRIPTION}\n\ncommands:\n{listed}", _EXAMPLES, _no_command, "COMMAND ...")
     parser.add_argument("--version", action="version", version=f"routellm {__version__}")
     parser.add_argument("command", nargs="?", metavar="COMMAND", type=_command, help=argparse.SUPPRESS)

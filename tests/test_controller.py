@@ -120,7 +120,9 @@ def test_the_pairs_own_names_are_pinned(live: LiveServer) -> None:
 
 def test_default_threshold_of_a_bare_router_name() -> None:
     client = Controller(["mf"], **DEMO, default_strong_share=0.2)
-    assert 0.28 < client.decide("x", "mf").threshold < 0.34  # type: ignore[operator]  # see the shipped quantiles
+    quantiles = client._decider.quantiles("mf")
+    assert quantiles is not None
+    assert client.decide("x", "mf").threshold == quantiles.threshold_for_share(0.2).threshold
     everything = Controller(["mf"], **DEMO, default_strong_share=1.0)
     assert everything.decide("x", "mf").model == "demo/strong"
 

@@ -8,6 +8,7 @@ loaded, into one weight vector: a decision is the prompt's features and a single
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,10 @@ class FactorWeights:
         """The vector u, shape (text_dim,), for which s(strong, q) - s(weak, q) = u . v_q."""
         latent = self.classifier * (self.row(strong) - self.row(weak))
         return np.asarray(latent if self.projection is None else latent @ self.projection, dtype=np.float32)
+
+    def sha256(self, strong: str, weak: str) -> str:
+        """A hash of what decides for this pair."""
+        return hashlib.sha256(self.pair_weights(strong, weak).tobytes()).hexdigest()[:16]
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """The matrices by the names that the published checkpoints use."""
@@ -155,6 +160,7 @@ class MatrixFactorizationRouter(Router):
             )
         self.strong_model, self.weak_model = strong, weak
         self.blocking = features.embedder.blocking
+        self.fingerprint = f"mf:{weights.sha256(strong, weak)}:{features.embedder.fingerprint}:{features.surface_version}"
         self.features = features
         self._weights = weights.pair_weights(strong, weak)
 

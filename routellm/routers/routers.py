@@ -30,9 +30,12 @@ class Router(ABC):
             router says otherwise.
         quantiles: quantiles of its scores over real users' prompts, by which a share of strong calls becomes a threshold
             without any data at hand; None where nobody measured them.
+        fingerprint: identifies the exact function that the router computes (its checkpoint's hash, its settings), so that
+            scores can be cached; None where they must not be, since nobody vouches that they would be the same again.
     """
 
     blocking: bool = True
+    fingerprint: str | None = None
     quantiles: ScoreQuantiles | None = None
 
     @abstractmethod

@@ -135,6 +135,14 @@ def loss_and_gradients(factors: Factors, features: Array, battles: Battles) -> t
     return loss, [d_models, d_projection, product.T @ d_logits, d_offsets]
 
 
+def log_odds(battles: Battles, n_sources: int) -> Array:
+    """The log-odds of a win of the first model in each source, float32 of shape (n_sources,); 0 where there is no battle."""
+    wins = np.bincount(battles.source, battles.weight * battles.target, n_sources)
+    total = np.bincount(battles.source, battles.weight, n_sources)
+    rate = np.clip(np.divide(wins, total, out=np.full(n_sources, 0.5), where=total > 0), 1e-3, 1 - 1e-3)
+    return np.asarray(np.log(rate / (1 - rate)), dtype=np.float32)
+
+
 def fit(
     features: Array,
     train: Battles,
@@ -154,6 +162,9 @@ def fit(
         The factors of the best epoch, and the history of losses.
     """
     factors = initial_factors(n_models, features.shape[1], n_sources, settings)
+    if settings.source_intercepts:
+        # At Adam's pace the offsets would take most of the epochs to arrive, and features would stand in for them meanwhile.
+        factors.offsets[:] = log_odds(train, n_sources)
     optimiser = _Adam(factors.arrays(), settings)
     generator = np.random.default_rng([settings.seed, 1])
     history, best = History(), factors.copy()

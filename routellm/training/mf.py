@@ -29,7 +29,8 @@ from routellm.routers.checkpoint import save_checkpoint
 from routellm.routers.mf import FactorWeights, MatrixFactorizationRouter
 from routellm.training.card import model_card
 from routellm.training.dataset import Prepared, prepare, split_by_prompt
-from routellm.training.factorization import Battles, Factors, Hyperparameters, fit, loss_and_gradients
+from routellm.training.factorization import Battles, Factors, Hyperparameters, fit, log_odds, loss_and_gradients
+from routellm.training.overlap import read_overlaps
 from routellm.training.preferences import STRONG, WEAK, describe_dropped, read_preferences
 
 _CONSTANT = "constant"
@@ -73,7 +74,8 @@ def serving_offset(logits: NDArray[np.float64], wins: float) -> float:
 
 def train(arguments: argparse.Namespace) -> int:
     """Read, split, fit, calibrate, save."""
-    read = read_preferences(arguments.data, by_role=arguments.by_role)
+    exclude = frozenset(each.train_sha256 for each in read_overlaps(arguments.exclude)) if arguments.exclude else frozenset()
+    read = read_preferences(arguments.data, by_role=arguments.by_role, exclude=exclude)
     for line in describe_dropped(read.dropped):
         _say(line)
     features = PromptFeatures(load_embedder(arguments.embedding_model))
@@ -167,11 +169,8 @@ def _auc_by_source(
 
 def _offsets_alone(fitting: Battles, checking: Battles, n_sources: int) -> float:
     """The validation loss of a model that knows each source's base rate and nothing of the prompt."""
-    wins = np.bincount(fitting.source, fitting.weight * fitting.target, n_sources)
-    total = np.bincount(fitting.source, fitting.weight, n_sources)
-    rate = np.clip(wins / np.maximum(total, 1e-9), 1e-3, 1 - 1e-3)
     zero = np.zeros((1, 1), dtype=np.float32)
-    base = Factors(zero + 1, zero, zero[0], np.log(rate / (1 - rate)).astype(np.float32))
+    base = Factors(zero + 1, zero, zero[0], log_odds(fitting, n_sources))
     same = Battles(checking.prompt, checking.first * 0, checking.second * 0, checking.target, checking.weight, checking.source)
     return loss_and_gradients(base, np.zeros((len(checking), 1), dtype=np.float32), same)[0]
 
@@ -199,6 +198,7 @@ def _save(
         "training": {
             "routellm_version": routellm.__version__,
             "data": {Path(file).name: _file_hash(file) for file in arguments.data},
+            "excluded": {Path(file).name: _file_hash(file) for file in filter(None, [arguments.exclude])},
             "rows_by_source": dict(Counter(prepared.sources[i] for i in prepared.battles.source)),
             "rows_left_out": dict(dropped),
             "ties": arguments.ties,
@@ -244,6 +244,7 @@ def build_parser(prog: str = "python -m routellm.training.mf") -> argparse.Argum
     add("--strong-model", metavar="NAME", help=f"the data's model that is served as the strong one (default: {STRONG})")
     add("--weak-model", metavar="NAME", help=f"the data's model that is served as the weak one (default: {WEAK})")
     add("--by-role", action="store_true", help="in files with the columns strong and weak, treat all strong models as one")
+    add("--exclude", metavar="FILE", help="leave out the prompts of this list, which `routellm contamination` wrote")
     add("--ties", choices=("drop", "loss"), default="drop", help="leave ties out, as the paper does, or count them as not won")
     add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static, the bundled one)")
     add("--validation-share", type=float, default=0.1, metavar="SHARE", help="of the prompts (default: 0.1)")

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 
 from routellm.errors import DataError
 from routellm.tables import column_names, read_table
+from routellm.training.overlap import prompt_hash
 
 Outcome: TypeAlias = Literal["first", "second", "tie"]
 
@@ -59,12 +60,13 @@ class Preferences:
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def read_preferences(files: Sequence[str], *, by_role: bool = False) -> Preferences:
+def read_preferences(files: Sequence[str], *, by_role: bool = False, exclude: frozenset[str] = frozenset()) -> Preferences:
     """Read files of preference data (jsonl, csv, parquet, or a hub data set's name).
 
     Args:
         by_role: in files of the pairs layout, let one name stand for every strong model and one for every weak model, so that
             pairs of many models teach one direction.
+        exclude: `overlap.prompt_hash` of prompts that must not be trained on.
 
     Raises:
         DataError: a file can't be read, has neither layout, or holds an outcome that none of them knows; or nothing is left.
@@ -76,6 +78,8 @@ def read_preferences(files: Sequence[str], *, by_role: bool = False) -> Preferen
         for row in _rows(file, columns, by_role):
             if isinstance(row, str):
                 read.dropped[row] += 1
+            elif exclude and prompt_hash(row.prompt) in exclude:
+                read.dropped["near-copy of a benchmark's prompt"] += 1
             else:
                 read.rows.append(row)
     if not read.rows:
@@ -105,7 +109,7 @@ def _rows(file: str, columns: Sequence[str], by_role: bool) -> Iterator[Preferen
 
 
 def _preference(row: dict[str, Any], wanted: list[str], outcome: Outcome, file: str, by_role: bool) -> Preference | str:
-    prompt, first, second = _prompt(row["prompt"]), row[wanted[1]], row[wanted[2]]
+    prompt, first, second = prompt_text(row["prompt"]), row[wanted[1]], row[wanted[2]]
     if row.get("contam"):
         return "touches a benchmark"
     if not prompt:
@@ -117,7 +121,7 @@ def _preference(row: dict[str, Any], wanted: list[str], outcome: Outcome, file: 
     return Preference(prompt, first, second, outcome, str(row.get("source") or file))
 
 
-def _prompt(value: object) -> str:
+def prompt_text(value: object) -> str:
     """The prompt's text; the published data sets hold a JSON list of turns, of which the first was judged first."""
     if isinstance(value, str) and value.startswith('["'):
         try:
