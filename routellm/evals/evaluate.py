@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,13 +43,13 @@ def run(arguments: argparse.Namespace) -> None:
     routers = {name: [build_router(name, config.get(name))] for name in names if name != "random"}
     cache = ScoreCache(arguments.cache_dir and Path(arguments.cache_dir) / "scores")
     evaluated: list[Evaluated] = []
-    for spec in dict.fromkeys(arguments.benchmark):
-        benchmark = open_benchmark(spec)
-        mirror = arguments.data_mirror or read_environment().get("ROUTELLM_DATA_MIRROR")
-        data = load_benchmark(benchmark, cache_dir=arguments.cache_dir, mirror=mirror)
+    mirror = arguments.data_mirror or read_environment().get("ROUTELLM_DATA_MIRROR")
+    for label, spec in _labels(arguments.benchmark).items():
+        options = {"domains": arguments.domains} if spec == "mmlu" and arguments.domains else {}
+        benchmark = open_benchmark(spec, **options)
+        data = load_benchmark(benchmark, cache_dir=arguments.cache_dir, mirror=mirror, exclude=arguments.exclude)
         pair = _pair(arguments, benchmark.default_pair(), spec)
         data = data.with_results(pair)
-        label = spec if spec in BENCHMARKS else Path(spec).stem
         if "random" in names:  # made anew for each benchmark, so that no result depends on what was measured before it
             routers["random"] = _random_runs(config.get("random"), arguments.random_iters, arguments.seed)
         scored = _score_all({name: routers[name] for name in names}, label, data, cache, overwrite, arguments.parallel)
@@ -64,6 +65,17 @@ def run(arguments: argparse.Namespace) -> None:
 
         write_report(evaluated, Path(arguments.report), command_line(arguments))
         _say(f"Report: {arguments.report}")
+
+
+def _labels(specs: Sequence[str]) -> dict[str, str]:
+    """What results are called -> what was asked for: a benchmark's name, or a file's without its ending."""
+    labels: dict[str, str] = {}
+    for spec in dict.fromkeys(specs):
+        label = spec if spec in BENCHMARKS else Path(spec).stem
+        if label in labels:
+            raise ConfigError(f"{labels[label]!r} and {spec!r} would both be called {label!r}; evaluate them one at a time.")
+        labels[label] = spec
+    return labels
 
 
 def _random_runs(settings: Mapping[str, Any] | None, runs: int, seed: int) -> list[Router]:
@@ -152,13 +164,15 @@ def _write(evaluated: Sequence[Evaluated], directory: Path, *, plots: bool) -> N
 
 def command_line(arguments: argparse.Namespace) -> str:
     """The command that gives the same result again: every argument that a result depends on, with its value in force."""
-    words = ["python -m routellm.evals.evaluate", "--routers", *arguments.routers, "--benchmark", *arguments.benchmark]
-    for flag in ("config", "strong_model", "weak_model"):
-        if getattr(arguments, flag):
-            words += [f"--{flag.replace('_', '-')}", str(getattr(arguments, flag))]
-    words += ["--num-results", str(arguments.num_results), "--random-iters", str(arguments.random_iters)]
-    words += ["--seed", str(arguments.seed), "--bootstrap", str(arguments.bootstrap)]
-    return " ".join(words)
+    words = ["python", "-m", "routellm.evals.evaluate", "--routers", *arguments.routers, "--benchmark", *arguments.benchmark]
+    for name in ("config", "strong_model", "weak_model", "exclude", "num_results", "random_iters", "seed", "bootstrap"):
+        value = getattr(arguments, name)
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    words += ["--domains", *arguments.domains] if arguments.domains else []
+    words += ["--answer-tokens", str(arguments.answer_tokens)]
+    for model, price in arguments.price:
+        words += ["--price", f"{model}={price.input:g},{price.output:g}"]
+    return shlex.join(words)
 
 
 def _say(line: str) -> None:
@@ -198,6 +212,8 @@ def build_parser(prog: str = "python -m routellm.evals.evaluate") -> argparse.Ar
     add("--config", metavar="FILE", help="arguments of the routers, in YAML")
     add("--strong-model", metavar="NAME", help="the dear model of the pair, by the benchmark's name for it")
     add("--weak-model", metavar="NAME", help="the cheap one")
+    add("--domains", nargs="+", metavar="NAME", help="of mmlu: only these domains or groups, such as STEM")
+    add("--exclude", metavar="FILE", help="leave out the prompts of this list, which `routellm contamination` wrote")
     add("--output", metavar="DIR", help="write results.json, metrics.csv, curves.csv and the plots there")
     add("--report", metavar="FILE", help="write one self-contained HTML file")
     add("--format", choices=("table", "json", "csv"), default="table", help="what stdout gets (default: table)")

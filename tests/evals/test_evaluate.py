@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from routellm.evals.evaluate import main
+from routellm.evals.evaluate import build_parser, command_line, main
+from routellm.training.overlap import Overlap, prompt_hash, write_overlaps
 from tests.conftest import require
 
 
@@ -155,6 +157,33 @@ def test_bad_arguments(
     assert message in error
     assert error.startswith("routellm: error: ")
     assert error.count("\n") == 1
+
+
+def test_two_files_of_one_name_can_not_share_their_results(
+    benchmark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sub").mkdir()
+    twin = tmp_path / "sub" / "mine.jsonl"
+    twin.write_text(Path(benchmark).read_text())
+    assert main(arguments(benchmark, tmp_path, "--benchmark", benchmark, str(twin))) == 2
+    assert "would both be called 'mine'" in capsys.readouterr().err
+
+
+def test_prompts_of_a_list_are_left_out(benchmark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = json.loads(Path(benchmark).read_text().splitlines()[0])["prompt"]
+    listed = tmp_path / "list.jsonl"
+    write_overlaps(listed, [Overlap(1, "0" * 64, "mine", prompt_hash(prompt), "cosine", 1.0)])
+    assert main(arguments(benchmark, tmp_path, "--exclude", str(listed), "--format", "json")) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record["prompts"] == 149
+
+
+def test_the_reports_command_gives_the_same_again(benchmark: str, tmp_path: Path) -> None:
+    given = ["--seed", "3", "--price", "dear=1,2", "--config", "my config.yaml", "--domains", "STEM", "law"]
+    parsed = build_parser().parse_args(arguments(benchmark, tmp_path, *given))
+    again = build_parser().parse_args(shlex.split(command_line(parsed))[3:])
+    for name in ("routers", "benchmark", "strong_model", "weak_model", "seed", "price", "config", "domains", "bootstrap"):
+        assert getattr(again, name) == getattr(parsed, name)
 
 
 @pytest.mark.parametrize("more", [["--price", "dear"], ["--random-iters", "0"], ["--num-results", "x"], ["--format", "xml"]])
