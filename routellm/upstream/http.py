@@ -10,8 +10,9 @@ import aiohttp
 from yarl import URL
 
 from routellm.errors import UpstreamError, UpstreamTimeoutError
-from routellm.upstream.base import ModelSpec, Upstream, UpstreamReply
+from routellm.upstream.base import ModelSpec, UpstreamReply
 from routellm.upstream.endpoint import resolve_endpoint
+from routellm.upstream.held import ClientHoldingUpstream
 from routellm.upstream.loops import PerLoop
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _LARGE_BODY = 1 << 20
 """From this size on a body is written in pieces, so that it does not hold up the event loop."""
 
 
-class HttpUpstream(Upstream):
+class HttpUpstream(ClientHoldingUpstream):
     """A model behind an OpenAI-compatible endpoint.
 
     Connections are pooled per event loop, without a limit: who calls decides how many requests are under way. A request is
@@ -45,6 +46,7 @@ class HttpUpstream(Upstream):
     """
 
     def __init__(self, spec: ModelSpec, environ: Mapping[str, str]) -> None:
+        super().__init__()
         self._name = spec.name
         self._timeouts = spec.timeouts
         self._endpoint = resolve_endpoint(spec, environ)
@@ -54,8 +56,6 @@ class HttpUpstream(Upstream):
             self._own_headers["authorization"] = f"Bearer {self._endpoint.key}"
         self._urls: dict[str, URL] = {}
         self._sessions = PerLoop(self._open_session)
-        self._client: OpenAI | None = None
-        self._async_clients = PerLoop(self._open_async_client)
 
     def check(self) -> None:
         self._endpoint.check(self._name)
@@ -86,27 +86,10 @@ class HttpUpstream(Upstream):
             ) from error
         return HttpReply(self._name, self._timeouts.read, response)
 
-    def client(self) -> OpenAI:
-        if self._client is None:
-            from routellm.upstream.clients import remote_client
-
-            self._client = remote_client(self._endpoint, self._timeouts)
-        return self._client
-
-    def async_client(self) -> AsyncOpenAI:
-        return self._async_clients.get()
-
-    def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
     async def aclose(self) -> None:
-        self.close()
+        await super().aclose()
         for session in self._sessions.take():
             await session.close()
-        for client in self._async_clients.take():
-            await client.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -117,6 +100,11 @@ class HttpUpstream(Upstream):
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             proxy=self._endpoint.proxy,
         )
+
+    def _open_client(self) -> OpenAI:
+        from routellm.upstream.clients import remote_client
+
+        return remote_client(self._endpoint, self._timeouts)
 
     def _open_async_client(self) -> AsyncOpenAI:
         from routellm.upstream.clients import remote_async_client

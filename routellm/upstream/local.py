@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from routellm.upstream.base import Upstream, UpstreamReply
-from routellm.upstream.loops import PerLoop
+from routellm.upstream.base import UpstreamReply
+from routellm.upstream.held import ClientHoldingUpstream
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -45,36 +45,17 @@ class AsyncReply(UpstreamReply):
             await self._close()
 
 
-class LocalUpstream(Upstream):
+class LocalUpstream(ClientHoldingUpstream):
     """An upstream with a blocking twin of `send`, from which both official clients follow."""
-
-    def __init__(self) -> None:
-        self._client: OpenAI | None = None
-        self._async_clients = PerLoop(self._open_async_client)
 
     @abstractmethod
     def send_blocking(self, path: str, body: bytes) -> BlockingReply:
         """As `send`, without an event loop."""
 
-    def client(self) -> OpenAI:
-        if self._client is None:
-            from routellm.upstream.clients import local_client
+    def _open_client(self) -> OpenAI:
+        from routellm.upstream.clients import local_client
 
-            self._client = local_client(self.send_blocking)
-        return self._client
-
-    def async_client(self) -> AsyncOpenAI:
-        return self._async_clients.get()
-
-    def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    async def aclose(self) -> None:
-        self.close()
-        for client in self._async_clients.take():
-            await client.close()
+        return local_client(self.send_blocking)
 
     def _open_async_client(self) -> AsyncOpenAI:
         from routellm.upstream.clients import local_async_client

@@ -20,25 +20,9 @@ from tests.conftest import require
 from tests.embeddings.encoders import write_encoder
 from tests.embeddings.endpoint import answer_embeddings
 from tests.live import LiveServer
+from tests.prompts import ODD_PROMPTS
 
-PROMPTS = [
-    "What is the capital of France?",
-    "",
-    " ",
-    "\n\t\r",
-    "\x00",
-    "NUL \x00 in the middle",
-    "lone surrogates \ud800 and \udfff",
-    "Докажите, что простых чисел бесконечно много.",
-    "证明素数有无穷多个。",
-    "أثبت أن الأعداد الأولية لا نهائية",
-    "👩‍👩‍👧‍👦 e\u0301 \u202e \ufeff \u2028",
-    "def f(x):\n    return x ** 2\n",
-    "<|endoftext|> [CLS] [SEP] [MASK] [UNK] <s> </s>",
-    "a" * 1_000_000,
-    "word " * 200_000,
-    "素数" * 500_000,
-]
+PROMPTS = [*ODD_PROMPTS, "a" * 1_000_000, "word " * 200_000, "素数" * 500_000]
 
 
 @pytest.fixture(scope="module", params=["static", "onnx", "openai", "openai with a cache"])

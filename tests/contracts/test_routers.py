@@ -20,27 +20,12 @@ from routellm.errors import CheckpointError, RequestError
 from routellm.routers.checkpoint import META_FILE, WEIGHTS_FILE, load_checkpoint, save_checkpoint
 from routellm.routers.routers import ROUTER_CLS, Router, build_router
 from routellm.types import ModelPair
+from tests.prompts import ODD_PROMPTS
 
 PAIR = ModelPair("big", "small")
 SHIPPED = Path(str(files("routellm.routers"))) / "data"
 
-PROMPTS = [
-    "What is the capital of France?",
-    "",
-    " ",
-    "\n\t\r",
-    "\x00",
-    "NUL \x00 in the middle",
-    "lone surrogates \ud800 and \udfff",
-    "Докажите, что простых чисел бесконечно много.",
-    "证明素数有无穷多个。",
-    "أثبت أن الأعداد الأولية لا نهائية",
-    "👩‍👩‍👧‍👦 e\u0301 \u202e \ufeff \u2028",
-    "def f(x):\n    return x ** 2\n",
-    "A) 1  B) 2  C) 3  D) 4",
-    "long " * 2_000,
-    "<|endoftext|> [CLS] [SEP] [MASK] [UNK] <s> </s>",
-]
+PROMPTS = [*ODD_PROMPTS, "long " * 2_000]
 
 
 class LengthRouter(Router):
