@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +193,12 @@ def test_arguments_that_can_not_be_parsed(benchmark: str, tmp_path: Path, more: 
     with pytest.raises(SystemExit) as stop:
         main(arguments(benchmark, tmp_path, *more))
     assert stop.value.code == 2
+
+
+def test_two_processes_on_one_cache(benchmark: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "routellm.evals.evaluate", *arguments(benchmark, tmp_path, "--format", "json")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert [path.suffix for path in (tmp_path / "cache" / "scores").iterdir()] == [".safetensors"]
