@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from routellm.evals.metrics import Array, Outcomes
+from routellm.evals.metrics import ROUNDING, Array, Outcomes
 
 _CHUNK = 50
 """Resamples computed at once: enough to vectorise, few enough to stay small in memory."""
@@ -119,7 +119,8 @@ def _first_crossings(
     """
     gap = reached[:, -1:]
     wanted = target * gap
-    passed = np.where(gap >= 0, reached >= wanted, reached <= wanted)
+    almost = (target - ROUNDING) * gap
+    passed = np.where(gap >= 0, reached >= almost, reached <= almost)
     index = np.argmax(passed, axis=1)
     crossed = np.empty(len(reached))
     for row, last in enumerate(index):

@@ -24,6 +24,10 @@ from routellm.errors import DataError
 Array = NDArray[np.float64]
 
 
+ROUNDING = 1e-9
+"""PGR that is so near a target counts as there: a flat curve may reach it to the digit, where rounding must not decide."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcomes:
     """Each model's quality on the same n prompts, such as 0 or 1 for correctness, or a judge's grade.
@@ -152,7 +156,7 @@ def cpt(curve: Curve, target: float) -> float:
     recovered = pgr(curve.quality, curve)
     if np.isnan(recovered).any():
         return float("nan")
-    reached = np.flatnonzero(recovered >= target)
+    reached = np.flatnonzero(recovered >= target - ROUNDING)
     if len(reached) == 0:
         return float("nan")
     first = int(reached[0])

@@ -31,6 +31,16 @@ def test_a_resamples_metrics_equal_those_of_the_drawn_prompts(case: tuple[np.nda
     assert found == pytest.approx(expected, abs=1e-9)
 
 
+def test_a_flat_curve_that_reaches_a_target_to_the_digit_is_there() -> None:
+    """Gains 0.1, 0, ..., 0.1: half of the gap is reached at the first prompt, and rounding must not wait for the last."""
+    scores = np.arange(10.0)[::-1]
+    for gain in (0.1, 0.3, 0.7):
+        outcomes = Outcomes.of([gain + 0.2, *[0.2] * 8, gain + 0.2], [0.2] * 10)
+        found = _Plan.of(scores, outcomes).metrics(np.ones((1, 10)), (0.5,))[2, 0]
+        assert found == pytest.approx(0.1)
+        assert cpt(exact_curve(scores, outcomes), 0.5) == pytest.approx(0.1)
+
+
 def test_every_resample_draws_n_prompts_and_the_seed_fixes_them() -> None:
     one = np.concatenate(list(draw_counts(30, 120, seed=3)))
     assert one.shape == (120, 30)
