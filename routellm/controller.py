@@ -179,7 +179,7 @@ class _ControllerBase:
         step = self._begin(model, router, threshold, arguments)
         if isinstance(step, Ready):
             return step.decision
-        if step.router.blocking:
+        if step.blocking:
             return await asyncio.to_thread(self._decider.finish, step)
         return self._decider.finish(step)
 

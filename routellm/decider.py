@@ -26,15 +26,24 @@ class Ready:
     decision: Decision
 
 
+LONG_PROMPT = 8_000
+"""A score takes longer the longer the prompt is; beyond so many characters even a fast one may take over a millisecond."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A decision that waits for a score. `router.blocking` says whether the score may be computed on an event loop."""
+    """A decision that waits for a score."""
 
     name: str
     router: Router
     threshold: float
     text: str
     started_ns: int
+
+    @property
+    def blocking(self) -> bool:
+        """Whether the score may take over a millisecond, and so must not be computed on an event loop."""
+        return self.router.blocking or len(self.text) > LONG_PROMPT
 
 
 class Decider:

@@ -15,8 +15,6 @@ from routellm.types import Decision
 from routellm.upstream.base import Upstream
 from routellm.upstream.providers import open_upstream
 
-# A score takes longer the longer the prompt is; beyond this many characters even a fast router's may take over a millisecond.
-_LONG_PROMPT = 8_000
 _THREADS = 8
 
 
@@ -67,7 +65,7 @@ class Gateway:
         step = self.decider.begin(model, messages)
         if isinstance(step, Ready):
             return step.decision
-        if step.router.blocking or len(step.text) > _LONG_PROMPT:
+        if step.blocking:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self.decider.finish, step)
         return self.decider.finish(step)
 

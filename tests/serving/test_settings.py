@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
@@ -78,6 +78,6 @@ def test_settings_reach_a_worker_whole_and_show_no_key() -> None:
     settings, _ = read(
         "--routers", "random", "--strong-model", "openai/a", "--weak-model", "openai/b", "--api-key", "sk-planted"
     )
-    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert ForkingPickler.loads(ForkingPickler.dumps(settings)) == settings
     assert "sk-planted" not in repr(settings)
     assert "sk-planted" not in repr(Gateway.load(settings, {}).__dict__)
