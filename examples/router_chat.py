@@ -98,7 +98,8 @@ class Page:
         if not busy(turns):
             return  # nothing was typed
         async for turn in answer(self._client, turns, model_name(router, threshold), temperature, known.roles):
-            yield state_of([*turns[:-1], turn])
+            turns[-1] = turn  # in the page's own list, so that Stop finds it, whenever it comes between two yields
+            yield state_of(turns)
 
     def refresh(self, router: str) -> Any:
         """When the page is opened: what does the server offer now?"""
