@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from routellm.evals.costs import CallCosts
 from routellm.evals.metrics import apgr
-from routellm.evals.records import level, saving, shown
+from routellm.evals.records import level, plain, saving, shown
 from routellm.evals.runner import TARGETS, BenchmarkResult
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def show(result: BenchmarkResult, costs: CallCosts | None) -> None:
     for router in sorted(result.routers, key=lambda router: -router.apgr.value):
         shares = [shown(router.cpt[target], 1, 100) for target in TARGETS]
         table.add_row(router.name, shown(router.apgr), *shares, f"{router.auc.value:.4f}")
-    table.add_row("oracle", shown_plain(apgr(result.oracle)), "", "", "", "")
+    table.add_row("oracle", plain(apgr(result.oracle)), "", "", "", "")
     console.print(table)
 
     published = Table(box=None, pad_edge=False, header_style="bold")
@@ -60,7 +60,7 @@ def show(result: BenchmarkResult, costs: CallCosts | None) -> None:
         numbers = router.published
         row = [
             router.name,
-            f"{100 * numbers.cpt[0.5]:.2f} / {100 * numbers.cpt[0.8]:.2f} / {shown_plain(numbers.apgr)}",
+            f"{100 * numbers.cpt[0.5]:.2f} / {100 * numbers.cpt[0.8]:.2f} / {plain(numbers.apgr)}",
             f"{numbers.auc:.4f}",
             f"{fifty.ratio:.2f}x / {eighty.ratio:.2f}x",
         ]
@@ -72,8 +72,3 @@ def show(result: BenchmarkResult, costs: CallCosts | None) -> None:
         console.print(Text(f"Dollars are estimates: {costs.estimated}.", style="dim"))
     for each in result.comparisons:
         console.print(Text(f"{each.better} over {each.other}: APGR +{shown(each.difference)}"))
-
-
-def shown_plain(value: float) -> str:
-    """`.524`."""
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"

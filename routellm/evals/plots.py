@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from routellm.errors import DataError, MissingExtraError
+from routellm.evals.records import plain
 from routellm.evals.runner import BenchmarkResult
 
 # Okabe and Ito's palette, which readers with any kind of colour vision can tell apart.
@@ -33,7 +34,7 @@ def draw(result: BenchmarkResult) -> Any:
     ranked = sorted(result.routers, key=lambda router: -router.apgr.value)
     for router, colour in zip(ranked, _COLOURS * len(ranked), strict=False):
         share = 100 * router.curve.share
-        label = f"{router.name} (APGR {router.apgr.value:.3f})".replace("0.", ".", 1)
+        label = f"{router.name} (APGR {plain(router.apgr.value)})"
         axes.plot(share, router.curve.quality, color=colour, linewidth=1.8, label=label)
         axes.fill_between(share, *router.band, color=colour, alpha=0.13, linewidth=0)
     _label_models(axes, result, weak, strong)

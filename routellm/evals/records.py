@@ -92,10 +92,15 @@ def level(target: float) -> int:
     return round(100 * target)
 
 
+def plain(value: float, digits: int = 3) -> str:
+    """`.524`, without the zero before the point; `1.285` and `nan` as they are."""
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
 def shown(interval: Interval, digits: int = 3, scale: float = 1.0) -> str:
     """`.524 [.501, .547]`."""
-    ends = [f"{scale * value:.{digits}f}" for value in (interval.value, interval.low, interval.high)]
-    value, low, high = (end.replace("0.", ".", 1) if end.startswith(("0.", "-0.")) else end for end in ends)
+    value, low, high = (plain(scale * end, digits) for end in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]" if "nan" not in (low, high) else value
 
 
