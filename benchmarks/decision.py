@@ -14,7 +14,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 WORDS = (
@@ -44,6 +44,14 @@ def median_us(call: Callable[[], object], rounds: int, calls: int = 500) -> floa
 def resident_mb() -> float:
     """Peak resident memory of this process, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def tell(figures: Mapping[str, float], file: Path | None) -> None:
+    """Print figures by name, and write them to a file if there is one."""
+    for name, value in figures.items():
+        print(f"{name:28s} {value:14.6g}")
+    if file:
+        file.write_text(json.dumps({"python": sys.version.split()[0], **figures}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -87,11 +95,7 @@ def main() -> None:
     batch = [prompt_of(60, salt) for salt in range(2000)]
     figures["batch_prompts_per_s"] = 1e6 / (median_us(lambda: router.calculate_strong_win_rates(batch), 3, 1) / len(batch))
     figures["rss_end_mb"] = resident_mb()
-
-    for name, value in figures.items():
-        print(f"{name:22s} {value:12.3f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"python": sys.version.split()[0], **figures}, indent=1) + "\n")
+    tell(figures, arguments.json)
 
 
 if __name__ == "__main__":

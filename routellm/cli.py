@@ -15,6 +15,8 @@ from routellm.errors import did_you_mean
 COMMANDS = {
     "route": ("routellm.route_prompt", "score prompts and say which model would answer, without calling any"),
     "serve": ("routellm.openai_server", "serve the OpenAI API and send each request to the strong or the weak model"),
+    "adapt": ("routellm.training.adapt", "fit a shipped router to your own traffic from few labels"),
+    "train": ("routellm.training.train", "train a router on your own preferences, scores or ratings"),
     "evaluate": ("routellm.evals.evaluate", "measure routers on benchmarks, with intervals, tables, plots and a report"),
     "responses": ("routellm.evals.collecting.responses", "run a benchmark's prompts through a model"),
     "grade": ("routellm.evals.collecting.grade", "grade collected responses against right answers"),

@@ -94,6 +94,28 @@ def collect_prompts(values: Iterable[object], source: str, prompt_from: PromptFr
     return PromptSet(tuple(prompts), tuple(rows), source, tuple(empty), tuple(unreadable), repeated, conversations)
 
 
+def prompt_text(value: object) -> str:
+    """The prompt in a cell of a table: a text, a list of turns or of chat messages, or the JSON of such a list.
+
+    Of a list the first turn of the user counts, which is the one that was judged first. Empty where there is no text.
+    """
+    turns, text = value, ""
+    if isinstance(value, str):
+        text = value.strip()
+        if not (text.startswith("[") and text.endswith("]")):
+            return text
+        try:
+            turns = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+    if not isinstance(turns, list) or not turns:
+        return text
+    if isinstance(turns[0], str):
+        return turns[0].strip()
+    found = collect_prompts([turns], "", "first").prompts
+    return found[0].strip() if found else text
+
+
 def _as_turns(value: object) -> list[Any] | None:
     """The turns where `value` is a list, or the JSON of a list of strings or of objects with roles; else None."""
     if isinstance(value, list):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import os
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,6 +31,19 @@ def require(name: str) -> ModuleType:
         if os.environ.get("CI") in ("true", "1"):
             pytest.fail(f"CI must have the optional package {name!r}: {error}")
         pytest.skip(f"needs the optional package {name!r}")
+
+
+def hide(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `module` and what is below it look as if it were not installed."""
+    real_import = builtins.__import__
+
+    def refuse(name: str, *arguments: Any, **more: Any) -> Any:
+        if name.split(".")[0] == module:
+            raise ImportError(name)
+        return real_import(name, *arguments, **more)
+
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(builtins, "__import__", refuse)
 
 
 @pytest.fixture(autouse=True)

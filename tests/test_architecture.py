@@ -15,8 +15,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "costs"),
     ("registry", "config", "messages", "tables", "hub", "commands"),
-    ("prompt_files",),
-    ("embeddings", "upstream", "policies", "calibration"),
+    ("prompt_files", "downloads"),
+    ("embeddings", "upstream", "policies", "calibration", "metrics"),
     ("routers",),
     ("decider",),
     ("controller", "training"),
@@ -28,8 +28,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Rooms from the lowest to the highest layer. A room imports from lower layers only, never from its own."""
 
 HEAVY: dict[str, tuple[str, ...]] = {
-    "torch": ("training/*.py",),
-    "transformers": ("training/*.py",),
+    "torch": ("training/*.py", "routers/bert.py", "routers/causal/*.py"),
+    "transformers": ("training/*.py", "routers/bert.py", "routers/causal/*.py"),
     "model2vec": ("training/*.py",),
     "onnx": ("training/*.py",),
     "sklearn": ("training/*.py",),
@@ -123,7 +123,9 @@ def test_no_pickle_and_no_code_from_data() -> None:
     assert [relative(path) for path in FILES for _, name in imported_modules(path) if name.split(".")[0] in forbidden] == []
     text = {relative(path): path.read_text(encoding="utf-8") for path in FILES}
     assert [
-        name for name, source in text.items() if re.search(r"allow_pickle=True|weights_only=False|verify=False", source)
+        name
+        for name, source in text.items()
+        if re.search(r"allow_pickle\s*=\s*True|weights_only\s*=\s*False|verify\s*=\s*False", source)
     ] == []
 
 

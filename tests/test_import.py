@@ -82,6 +82,7 @@ def test_importing_the_package_opens_nothing_reads_nothing_and_loads_little() ->
         "routellm.controller",
         "routellm.decider",
         "routellm.routers.mf",
+        "routellm.routers.causal_llm",
         "routellm.calibrate_threshold",
         "routellm.route_prompt",
         "routellm.openai_server",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routellm.errors import DataError
-from routellm.prompt_files import collect_prompts, read_prompts
+from routellm.prompt_files import collect_prompts, prompt_text, read_prompts
 from tests.test_messages import json_values
 
 
@@ -97,3 +97,26 @@ def test_another_column_can_be_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,question\n1,why?\n2,how?\n")
     assert read_prompts(str(path), "question").prompts == ("why?", "how?")
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (" hi ", "hi"),
+        (["first turn", "second turn"], "first turn"),
+        (json.dumps(["first turn", "second turn"]), "first turn"),
+        ('["first turn", null]', "first turn"),
+        (CHAT, "first"),
+        (json.dumps(CHAT), "first"),
+        ("[1, 2, 3]", "[1, 2, 3]"),
+        ("[x for x in y]", "[x for x in y]"),
+        ("[]", "[]"),
+        ('["half', '["half'),
+        (None, ""),
+        (float("nan"), ""),
+        ([], ""),
+        (17, ""),
+    ],
+)
+def test_the_prompt_in_a_cell(cell: object, text: str) -> None:
+    assert prompt_text(cell) == text

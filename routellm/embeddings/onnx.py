@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from routellm.downloads import sha256
 from routellm.embeddings.base import Embedder, Vector, valid_utf8
 from routellm.errors import CheckpointError, ConfigError, MissingExtraError
 from routellm.hub import resolve_folder
@@ -19,10 +20,80 @@ TOKENIZER = "tokenizer.json"
 MODELS = ("model.onnx", "onnx/model.onnx")
 """Where a model is looked for in its folder: as our export writes it, and as most repositories of the hub have it."""
 
-MAX_CHARACTERS = 16_384
-"""Longer prompts are cut before they are tokenised: 256 tokens end long before."""
+CHARACTERS_A_TOKEN = 64
+"""A prompt is cut to this many characters for each token that is read, before it is tokenised: the tokens end long before."""
 
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+
+
+class TextModel:
+    """A tokenizer and an ONNX model that takes its ids: what an encoder and a classifier of prompts have in common.
+
+    Prompts go through it one by one. On one thread that is the faster way, since nothing is padded, and the only one in which
+    an int8 model's output does not depend on a prompt's neighbours: the range of the activations is measured over a whole
+    call. Safe to share between threads.
+
+    Args:
+        model: the ONNX file. It takes `input_ids`, and may take `attention_mask` and `token_type_ids`.
+        tokenizer: a `tokenizers` file; its own padding and truncation are overridden.
+        output: which of the model's outputs is wanted; where it has none of that name, its first.
+        max_tokens: longer prompts are cut, the special tokens included.
+        threads: onnxruntime's threads within one call.
+
+    Attributes:
+        digest: a hash of all that decides what comes out.
+
+    Raises:
+        CheckpointError: a file is corrupt, or no such model.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, model: Path, tokenizer: Path, output: str, max_tokens: int, threads: int = 1) -> None:
+        self._model, self._max_characters = model, CHARACTERS_A_TOKEN * max_tokens
+        self._session = _open_session(model, threads)
+        self._inputs = [each.name for each in self._session.get_inputs()]
+        if not {"input_ids"} <= set(self._inputs) <= _INPUTS:
+            raise CheckpointError(f"{str(model)!r} takes {self._inputs}; a model of text takes some of {sorted(_INPUTS)}.")
+        outputs = [each.name for each in self._session.get_outputs()]
+        self._output = output if output in outputs else outputs[0]
+        self._tokenizer = open_tokenizer(tokenizer, max_tokens)
+        self.digest = hashlib.sha256(f"{sha256(model)} {sha256(tokenizer)} {max_tokens}".encode()).hexdigest()[:16]
+
+    def run(self, prompt: str) -> NDArray[np.float32]:
+        """The output for one prompt, without the axis of prompts."""
+        tokens = self._tokenizer.encode(valid_utf8(prompt[: self._max_characters]))
+        values = {"input_ids": tokens.ids, "attention_mask": tokens.attention_mask, "token_type_ids": tokens.type_ids}
+        feed = {name: np.array([values[name]], dtype=np.int64) for name in self._inputs}
+        output: NDArray[np.float32] = self._session.run([self._output], feed)[0][0]
+        return output
+
+    def probe(self, *axes: str | int) -> tuple[int, ...]:
+        """Run the model once and check the form of what comes out.
+
+        Args:
+            axes: what follows the axis of prompts: the name of an axis of any size, or a size.
+
+        Returns:
+            The sizes of those axes.
+
+        Raises:
+            CheckpointError: the model can't be run, or its output is not finite float32 numbers of that form.
+        """
+        try:
+            output = self.run("a")
+        except Exception as error:  # onnxruntime has no common base class for its errors
+            raise CheckpointError(f"{str(self._model)!r} can't be run on a prompt: {error}") from error
+        fits = np.ndim(output) == len(axes) and output.dtype == np.float32
+        if not fits or any(isinstance(axis, int) and axis != size for axis, size in zip(axes, output.shape, strict=True)):
+            raise CheckpointError(
+                f"The output {self._output!r} of {str(self._model)!r} is {output.dtype} of shape {(1, *output.shape)}; "
+                f"it must be float32 of shape ({', '.join(map(str, ('prompts', *axes)))})."
+            )
+        if not np.isfinite(output).all():
+            raise CheckpointError(
+                f"The output {self._output!r} of {str(self._model)!r} is not finite; its weights are damaged."
+            )
+        return output.shape
 
 
 class OnnxEmbedder(Embedder):
@@ -31,9 +102,8 @@ class OnnxEmbedder(Embedder):
     `python -m routellm.training.onnx_export` makes a folder for it from the pinned weights: float32 (90 MB) or int8 (23 MB).
     Neither is bundled. An int8 file gives slightly other vectors on processors with other instructions.
 
-    Prompts go through the encoder one by one, also in a batch. On one thread that is the faster way, since nothing is padded
-    (31 ms a prompt against 46 in batches of 32), and the only one in which int8 vectors do not depend on their neighbours:
-    the range of the activations is measured over a whole call.
+    Prompts go through the encoder one by one, also in a batch (31 ms a prompt on one thread, against 46 in batches of 32);
+    see `TextModel`.
 
     Args:
         path: a folder with a tokenizer.json and a model, or a repository of the Hugging Face hub (extra `hub`).
@@ -62,46 +132,18 @@ class OnnxEmbedder(Embedder):
                 raise ConfigError(f"{name} of the onnx embedder is {value!r}; it must be a whole number from {least}.")
         folder = resolve_folder(path, [TOKENIZER, *(MODELS if file is None else [file])], revision)
         model = _find_model(folder, file)
-        self._session = _open_session(model, threads)
-        self._inputs = [each.name for each in self._session.get_inputs()]
-        outputs = [each.name for each in self._session.get_outputs()]
-        self._output = "last_hidden_state" if "last_hidden_state" in outputs else outputs[0]
-        self._tokenizer = _open_tokenizer(folder / TOKENIZER, max_tokens)
-        self.dim = self._probe(model)
-        digest = hashlib.sha256(f"{_sha256(model)} {_sha256(folder / TOKENIZER)} {max_tokens}".encode())
-        self.fingerprint = f"onnx:{digest.hexdigest()[:16]}"
+        self._encoder = TextModel(model, folder / TOKENIZER, "last_hidden_state", max_tokens, threads)
+        self.dim = self._encoder.probe("tokens", "width")[1]
+        self.fingerprint = f"onnx:{self._encoder.digest}"
 
     def embed_batch(self, prompts: Sequence[str]) -> Vector:
         vectors = np.zeros((len(prompts), self.dim), dtype=np.float32)
         for vector, prompt in zip(vectors, prompts, strict=True):
-            pooled = self._hidden_states(prompt).mean(axis=0)
+            pooled = self._encoder.run(prompt).mean(axis=0)
             norm = np.linalg.norm(pooled)
             if norm > 0.0:
                 np.divide(pooled, norm, out=vector)
         return vectors
-
-    def _hidden_states(self, prompt: str) -> NDArray[np.float32]:
-        """The last layer's output, shape (tokens, dim)."""
-        tokens = self._tokenizer.encode(valid_utf8(prompt[:MAX_CHARACTERS]))
-        values = {"input_ids": tokens.ids, "attention_mask": tokens.attention_mask, "token_type_ids": tokens.type_ids}
-        feed = {name: np.array([values[name]], dtype=np.int64) for name in self._inputs}
-        hidden: NDArray[np.float32] = self._session.run([self._output], feed)[0][0]
-        return hidden
-
-    def _probe(self, model: Path) -> int:
-        """Run the model once; the width of what comes out."""
-        if not {"input_ids"} <= set(self._inputs) <= _INPUTS:
-            raise CheckpointError(f"{str(model)!r} takes {self._inputs}; an encoder takes some of {sorted(_INPUTS)}.")
-        try:
-            hidden = self._hidden_states("a")
-        except Exception as error:  # onnxruntime has no common base class for its errors
-            raise CheckpointError(f"{str(model)!r} can't be run on a prompt: {error}") from error
-        if hidden.ndim != 2 or hidden.dtype != np.float32:
-            raise CheckpointError(
-                f"The output {self._output!r} of {str(model)!r} is {hidden.dtype} of shape {(1, *hidden.shape)}; "
-                f"it must be float32 of shape (prompts, tokens, width)."
-            )
-        return int(hidden.shape[1])
 
 
 def _find_model(folder: Path, file: str | None) -> Path:
@@ -130,7 +172,12 @@ def _open_session(model: Path, threads: int) -> Any:
         raise CheckpointError(f"{str(model)!r} is not a model that onnxruntime can read: {error}") from error
 
 
-def _open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
+def open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
+    """A tokenizer's file, with truncation at `max_tokens` and no padding, whatever the file says of them.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises Exception itself
@@ -138,8 +185,3 @@ def _open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,7 +2,8 @@
 
 Ranking MMLU or GSM8K by nothing but prompt length already beats many published routers, and no sentence embedding keeps
 length, digits or layout. So learned routers see these beside the embedding. Every feature is bounded and about 0 to 1;
-counts go in as logarithms, densities as shares of the characters looked at.
+counts go in as logarithms, densities as shares of the characters looked at. All see the text in one spelling (`normal.py`), so
+that how a prompt was typed moves none of them.
 
 The list is frozen under `SURFACE_VERSION`, which checkpoints record: a change of any feature is a new version.
 """
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from math import log1p
+from math import log, log1p
 
 import numpy as np
 
 from routellm.embeddings.base import Vector
+from routellm.embeddings.normal import plain_text
 
-SURFACE_VERSION = 1
+SURFACE_VERSION = 2
 
 MAX_CHARS = 16_384
 """Only so many characters are scanned, which bounds the time for huge prompts; the length features see the whole length."""
@@ -73,9 +75,12 @@ _MATH = b"+*/^=<>%$"
 _HIGH = bytes(range(0x80, 0x100))
 
 _LATEX = re.compile(rb"\\[a-zA-Z]+|\$[^$\n]+\$")
-_OPTION = re.compile(rb"\b[A-J][.):]")
-_OPTION_LINE = re.compile(rb"^\s*\(?[A-J][.):]", re.MULTILINE)
-_LIST_ITEM = re.compile(rb"^\s*(?:[-*]|\d+[.)])\s", re.MULTILINE)
+# Found from its sign, which is rare, back to its letter; not in f(a), U.S.A. or e.g.
+_OPTION = re.compile(rb"[.):](?<=(?<![\w.])(?<!\w\()[A-Ja-j].)(?![A-Za-z]\.)")
+_OPTION_LINE = re.compile(rb"^\(?[A-Ja-j][.):](?![A-Za-z]\.)", re.MULTILINE)
+_LIST_ITEM = re.compile(rb"^(?:[-*]|\d+[.)]) ", re.MULTILINE)
+_MOST_ITEMS, _MOST_QUESTIONS = 5, 3
+"""From there on, more of them add nothing: a longer list or the same question again makes no prompt harder."""
 
 
 def _words(text: str) -> frozenset[bytes]:
@@ -137,10 +142,11 @@ def surface_features_batch(prompts: Sequence[str]) -> Vector:
 
 
 def _features(prompt: str) -> list[float]:
-    text = (prompt if len(prompt) <= MAX_CHARS else prompt[:MAX_CHARS]).encode("utf-8", "replace")
+    plain = plain_text(prompt, MAX_CHARS)
+    text = plain.encode("utf-8", "replace")
     size = max(len(text), 1)
     # The whole length counts, also where only a part was scanned.
-    scale = max(len(prompt) / MAX_CHARS, 1.0)
+    scale = max(len(prompt.strip()) / MAX_CHARS, 1.0)
     words = text.translate(_TO_WORDS).split()
     count = max(len(words), 1)
     numbers = text.translate(_TO_NUMBERS).split()
@@ -155,7 +161,7 @@ def _features(prompt: str) -> list[float]:
 
     features = [
         1.0,
-        log1p(len(prompt)) / 10.0,
+        log1p(len(plain) * scale) / 10.0,
         log1p(len(words) * scale) / 8.0,
         log1p(text.count(b"\n") * scale) / 5.0,
         min(sum(map(len, words)) / count, 12.0) / 12.0,
@@ -171,10 +177,10 @@ def _features(prompt: str) -> list[float]:
         share(_CODE, 8.0),
         share(_MATH, 8.0),
         log1p(len(_LATEX.findall(text))) / 4.0 if b"\\" in text or b"$" in text else 0.0,
-        log1p(text.count(b"?")) / 3.0,
-        1.0 if text.rstrip().endswith(b"?") else 0.0,
+        log1p(min(text.count(b"?"), _MOST_QUESTIONS)) / log(1 + _MOST_QUESTIONS),
+        1.0 if text.endswith(b"?") else 0.0,
         log1p(text.count(b'"')) / 4.0,
-        log1p(len(_LIST_ITEM.findall(text))) / 3.0,
+        log1p(min(len(_LIST_ITEM.findall(text)), _MOST_ITEMS)) / log(1 + _MOST_ITEMS),
         1.0 if len(words) <= 6 else 0.0,
     ]
     features += [min(hit, most) / most for hit, (most, _) in zip(hits, _FAMILIES, strict=True)]

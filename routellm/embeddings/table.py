@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from routellm.downloads import sha256
 from routellm.errors import CheckpointError
 
 FORMAT = "routellm-static-table"
@@ -73,7 +74,7 @@ def write_table(folder: Path, vectors: NDArray[np.float32], tokenizer: str, abou
         "dim": int(rows.shape[1]),
         "tokens": int(rows.shape[0]),
         **about,
-        "sha256": {name: _sha256(folder / name) for name in (TABLE, TOKENIZER)},
+        "sha256": {name: sha256(folder / name) for name in (TABLE, TOKENIZER)},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -148,7 +149,3 @@ def _read_arrays(
     if arrays["shifts"].max(initial=0) > MAX_SHIFT or not np.isfinite(arrays["scales"]).all():
         raise CheckpointError(f"{str(folder / TABLE)!r} holds shifts over {MAX_SHIFT}, or scales that are not finite.")
     return arrays["rows"], arrays["shifts"], arrays["scales"]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

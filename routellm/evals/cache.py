@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from routellm.errors import ConfigError
-from routellm.evals.metrics import Array
+from routellm.metrics.curves import Array
 
 
 class ScoreCache:

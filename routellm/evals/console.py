@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from routellm.evals.costs import CallCosts
-from routellm.evals.metrics import apgr
 from routellm.evals.records import level, plain, saving, shown
 from routellm.evals.runner import TARGETS, BenchmarkResult
+from routellm.metrics.curves import apgr
 
 if TYPE_CHECKING:
     from rich.progress import Progress

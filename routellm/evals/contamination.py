@@ -17,6 +17,7 @@ from routellm.embeddings.static import StaticEmbedder
 from routellm.errors import DataError
 from routellm.evals import console
 from routellm.evals.benchmarks.factory import load_benchmark, open_benchmark
+from routellm.prompt_files import prompt_text
 from routellm.tables import check_writable, read_table
 from routellm.training.overlap import (
     MIN_COSINE,
@@ -28,7 +29,6 @@ from routellm.training.overlap import (
     search_all,
     write_overlaps,
 )
-from routellm.training.preferences import prompt_text
 
 __all__ = ["Overlap", "build_parser", "check", "find_overlaps", "main", "read_overlaps", "write_overlaps"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from routellm.errors import ConfigError, MissingExtraError
 from routellm.evals.benchmarks.base import BenchmarkData
-from routellm.evals.metrics import Array
+from routellm.metrics.curves import Array
 from routellm.types import ModelPair
 
 CHARACTERS_PER_TOKEN = 4.0

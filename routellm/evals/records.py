@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from routellm.evals.bootstrap import Interval
 from routellm.evals.costs import CallCosts, cost_saving_ratio
-from routellm.evals.metrics import apgr
 from routellm.evals.runner import TARGETS, BenchmarkResult, RouterResult
+from routellm.metrics.bootstrap import Interval
+from routellm.metrics.curves import apgr
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ import routellm
 from routellm.errors import DataError
 from routellm.evals import plots
 from routellm.evals.costs import CallCosts
-from routellm.evals.metrics import apgr
 from routellm.evals.records import level, saving, shown
 from routellm.evals.runner import TARGETS, BenchmarkResult, RouterResult
+from routellm.metrics.curves import apgr
 
 MISSES = 12
 """Costliest misses shown for each router."""

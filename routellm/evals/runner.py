@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from routellm.evals.benchmarks.base import BenchmarkData
-from routellm.evals.bootstrap import Interval, Samples, resample
 from routellm.evals.cache import ScoreCache
-from routellm.evals.metrics import Array, Curve, Outcomes, apgr, auc, cpt, exact_curve, oracle_curve, published_curve
+from routellm.metrics.bootstrap import Interval, Samples, resample
+from routellm.metrics.curves import Array, Curve, Outcomes, apgr, auc, cpt, exact_curve, oracle_curve, published_curve
 from routellm.routers.routers import Router
 from routellm.types import ModelPair
 

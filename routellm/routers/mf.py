@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from routellm.embeddings.base import Embedder, Vector
+from routellm.embeddings.base import Vector
 from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.surface import SURFACE_NAMES
 from routellm.errors import CheckpointError, ConfigError, did_you_mean
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
+from routellm.routers.checkpoint_features import read_features
 from routellm.routers.routers import Router
 
 PUBLISHED_STRONG = "gpt-4-1106-preview"
@@ -137,9 +138,7 @@ class MatrixFactorizationRouter(Router):
             features = PromptFeatures(load_embedder(embedding_model or PUBLISHED_EMBEDDING), surface_version=None)
         else:
             pair = (checkpoint.field("strong_model", str), checkpoint.field("weak_model", str))
-            embedder = load_embedder(embedding_model or checkpoint.field("embedder", (str, dict)))
-            _check_embedder(checkpoint, embedder)
-            features = PromptFeatures(embedder, checkpoint.field("surface_version", (int, type(None))))
+            features = read_features(checkpoint, embedding_model)
         self._bind(weights, features, strong_model or pair[0], weak_model or pair[1])
         self.quantiles = checkpoint.quantiles() if (self.strong_model, self.weak_model) == pair else None
 
@@ -210,15 +209,6 @@ def _check_shapes(checkpoint: Checkpoint, given: Mapping[str, int | bool | None]
     for name, value in given.items():
         if value is not None and value != found[name]:
             raise CheckpointError(f"{checkpoint.path}: {name} is {found[name]!r}, where the configuration says {value!r}.")
-
-
-def _check_embedder(checkpoint: Checkpoint, embedder: Embedder) -> None:
-    trained_on = checkpoint.field("embedder_fingerprint", str)
-    if embedder.fingerprint != trained_on:
-        raise CheckpointError(
-            f"{checkpoint.path}: was trained on vectors of {trained_on!r}, not of {embedder.fingerprint!r}: its scores would "
-            f"mean nothing. Leave embedding_model out, or train the router on that embedder."
-        )
 
 
 def _sigmoid(logit: float) -> float:

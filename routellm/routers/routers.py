@@ -67,8 +67,14 @@ ROUTER_CLS: Registry[Router] = Registry(
     "router",
     "routellm.routers",
     {
+        "adapted": "routellm.routers.adapted:AdaptedRouter",
+        "bert": "routellm.routers.bert:BertRouter",
+        "causal_llm": "routellm.routers.causal_llm:CausalLLMRouter",
+        "gain_fast": "routellm.routers.gain:FastGainRouter",
+        "gain_accurate": "routellm.routers.gain:AccurateGainRouter",
         "mf": "routellm.routers.mf:MatrixFactorizationRouter",
         "random": "routellm.routers.random:RandomRouter",
+        "sw_ranking": "routellm.routers.sw_ranking:SimilarityWeightedRouter",
     },
 )
 

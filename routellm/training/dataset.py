@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,28 +26,38 @@ class Prepared:
     models: list[str]
     sources: list[str]
     drawn: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+    """Each row's own weight, as it was read; that of `battles` also makes up for the sizes of the sources."""
 
 
 def prepare(rows: Sequence[Preference], features: PromptFeatures) -> Prepared:
-    """Turn comparisons into arrays. A source's weight in the loss grows with the square root of its size, so that the largest
-    source does not drown the others."""
+    """Turn comparisons into arrays. A source's weight in the loss grows with the square root of its size (the sum of its
+    rows' weights), so that the largest source does not drown the others."""
     prompts = list(dict.fromkeys(row.prompt for row in rows))
-    position = {prompt: index for index, prompt in enumerate(prompts)}
+    position = _positions(prompts)
     models = sorted({row.first for row in rows} | {row.second for row in rows})
     sources = sorted({row.source for row in rows})
-    size = Counter(row.source for row in rows)
-    weights = np.array([size[row.source] ** -0.5 for row in rows], dtype=np.float32)
+    size = dict.fromkeys(sources, 0.0)
+    for row in rows:
+        size[row.source] += row.weight
+    weights = np.array([row.weight * size[row.source] ** -0.5 for row in rows], dtype=np.float32)
     won = np.array([row.outcome == "first" for row in rows])
+    model_at, source_at = _positions(models), _positions(sources)
     battles = Battles(
         np.array([position[row.prompt] for row in rows]),
-        np.array([models.index(row.first) for row in rows]),
-        np.array([models.index(row.second) for row in rows]),
+        np.array([model_at[row.first] for row in rows]),
+        np.array([model_at[row.second] for row in rows]),
         won.astype(np.float32),
         weights / weights.mean(),
-        np.array([sources.index(row.source) for row in rows]),
+        np.array([source_at[row.source] for row in rows]),
     )
     drawn = np.array([row.outcome == "tie" for row in rows])
-    return Prepared(prompts, features.encode_batch(prompts), battles, won, models, sources, drawn)
+    own = np.array([row.weight for row in rows], dtype=np.float64)
+    return Prepared(prompts, features.encode_batch(prompts), battles, won, models, sources, drawn, own)
+
+
+def _positions(names: Sequence[str]) -> dict[str, int]:
+    return {name: index for index, name in enumerate(names)}
 
 
 def split_by_prompt(n_prompts: int, share: float, seed: int) -> NDArray[np.bool_]:

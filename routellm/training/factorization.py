@@ -7,12 +7,17 @@ deep-learning framework would pay for itself, so the gradient is written out; a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from routellm.training.resume import load_state, save_state
+
+Array: TypeAlias = NDArray[np.float32]
+StopOn: TypeAlias = Literal["pooled", "sources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Hyperparameters:
         patience: epochs without a better validation loss after which training ends.
         source_intercepts: learn one offset of the logit per source of data and drop it afterwards. Sources differ in how often
             the strong model wins; without the offset the router learns to tell the source.
+        stop_on: the validation loss that picks the epoch: of all rows together ("pooled"), or the mean of the losses of each
+            source's rows ("sources"), in which a large source counts no more than a small one.
         seed: fixes initial weights, order and noise.
     """
 
@@ -38,6 +45,7 @@ class Hyperparameters:
     epochs: int = 100
     patience: int = 5
     source_intercepts: bool = True
+    stop_on: StopOn = "pooled"
     seed: int = 0
 
 
@@ -143,6 +151,14 @@ def log_odds(battles: Battles, n_sources: int) -> Array:
     return np.asarray(np.log(rate / (1 - rate)), dtype=np.float32)
 
 
+def validation_loss(factors: Factors, features: Array, battles: Battles, stop_on: StopOn) -> float:
+    """The loss that picks the epoch; see `Hyperparameters.stop_on`. `features` has shape (n_prompts, D)."""
+    if stop_on == "pooled":
+        return loss_and_gradients(factors, features[battles.prompt], battles)[0]
+    parts = [battles.take(np.flatnonzero(battles.source == source)) for source in np.unique(battles.source)]
+    return float(np.mean([loss_and_gradients(factors, features[part.prompt], part)[0] for part in parts]))
+
+
 def fit(
     features: Array,
     train: Battles,
@@ -151,12 +167,14 @@ def fit(
     n_sources: int,
     settings: Hyperparameters,
     on_epoch: Callable[[int, float, float], None] = lambda epoch, train, validation: None,
+    keep: Path | None = None,
 ) -> tuple[Factors, History]:
     """Learn factors from `train`, and keep those of the epoch with the least loss on `validation`.
 
     Args:
         features: float32, shape (n_prompts, D), standardised.
         on_epoch: called after each epoch with its number and both losses.
+        keep: a file to keep the state in after each epoch; where it exists, the fit goes on from there, to the same result.
 
     Returns:
         The factors of the best epoch, and the history of losses.
@@ -165,29 +183,37 @@ def fit(
     if settings.source_intercepts:
         # At Adam's pace the offsets would take most of the epochs to arrive, and features would stand in for them meanwhile.
         factors.offsets[:] = log_odds(train, n_sources)
-    optimiser = _Adam(factors.arrays(), settings)
-    generator = np.random.default_rng([settings.seed, 1])
-    history, best = History(), factors.copy()
-    for epoch in range(settings.epochs):
-        order = generator.permutation(len(train))
-        losses = []
-        for start in range(0, len(order), settings.batch_size):
-            batch = train.take(order[start : start + settings.batch_size])
-            rows = features[batch.prompt]
-            rows = rows + settings.noise * generator.standard_normal(rows.shape, dtype=np.float32)
-            loss, gradients = loss_and_gradients(factors, rows, batch)
-            if not settings.source_intercepts:
-                gradients[3][:] = 0.0
-            optimiser.step(gradients)
-            losses.append(loss)
-        history.train.append(float(np.mean(losses)))
-        history.validation.append(loss_and_gradients(factors, features[validation.prompt], validation)[0])
+    run = _Run(factors, factors.copy(), _Adam(factors.arrays(), settings), np.random.default_rng([settings.seed, 1]))
+    if keep is not None:
+        run.load(keep)
+    history = run.history
+    for epoch in range(len(history.train), settings.epochs):
+        if epoch - 1 - history.best_epoch >= settings.patience:
+            break
+        history.train.append(_epoch(run, features, train, settings))
+        history.validation.append(validation_loss(factors, features, validation, settings.stop_on))
         on_epoch(epoch, history.train[-1], history.validation[-1])
         if history.validation[-1] <= min(history.validation):
-            best, history.best_epoch = factors.copy(), epoch
-        elif epoch - history.best_epoch >= settings.patience:
-            break
-    return best, history
+            run.best, history.best_epoch = factors.copy(), epoch
+        if keep is not None:
+            run.save(keep)
+    return run.best, history
+
+
+def _epoch(run: _Run, features: Array, train: Battles, settings: Hyperparameters) -> float:
+    """One pass over the training battles in a new order; returns the mean loss."""
+    order = run.generator.permutation(len(train))
+    losses = []
+    for start in range(0, len(order), settings.batch_size):
+        batch = train.take(order[start : start + settings.batch_size])
+        rows = features[batch.prompt]
+        rows = rows + settings.noise * run.generator.standard_normal(rows.shape, dtype=np.float32)
+        loss, gradients = loss_and_gradients(run.factors, rows, batch)
+        if not settings.source_intercepts:
+            gradients[3][:] = 0.0
+        run.optimiser.step(gradients)
+        losses.append(loss)
+    return float(np.mean(losses))
 
 
 class _Adam:
@@ -196,20 +222,55 @@ class _Adam:
     def __init__(self, parameters: list[Array], settings: Hyperparameters) -> None:
         self._parameters = parameters
         self._rate, self._decay = settings.learning_rate, settings.weight_decay
-        self._mean = [np.zeros_like(parameter) for parameter in parameters]
-        self._square = [np.zeros_like(parameter) for parameter in parameters]
-        self._steps = 0
+        self.mean = [np.zeros_like(parameter) for parameter in parameters]
+        self.square = [np.zeros_like(parameter) for parameter in parameters]
+        self.steps = 0
 
     def step(self, gradients: list[Array]) -> None:
-        self._steps += 1
-        rate = self._rate * (1 - 0.999**self._steps) ** 0.5 / (1 - 0.9**self._steps)
-        moments = zip(self._parameters, gradients, self._mean, self._square, strict=True)
+        self.steps += 1
+        rate = self._rate * (1 - 0.999**self.steps) ** 0.5 / (1 - 0.9**self.steps)
+        moments = zip(self._parameters, gradients, self.mean, self.square, strict=True)
         for position, (parameter, gradient, mean, square) in enumerate(moments):
             if position < len(self._parameters) - 1:
                 gradient = gradient + self._decay * parameter
             mean += 0.1 * (gradient - mean)
             square += 0.001 * (gradient * gradient - square)
             parameter -= rate * mean / (np.sqrt(square) + 1e-8)
+
+
+@dataclass(slots=True)
+class _Run:
+    """What changes during a fit."""
+
+    factors: Factors
+    best: Factors
+    optimiser: _Adam
+    generator: np.random.Generator
+    history: History = field(default_factory=History)
+
+    def _arrays(self) -> dict[str, Array]:
+        groups = {
+            "factors": self.factors.arrays(),
+            "best": self.best.arrays(),
+            "mean": self.optimiser.mean,
+            "square": self.optimiser.square,
+        }
+        return {f"{name}.{index}": array for name, arrays in groups.items() for index, array in enumerate(arrays)}
+
+    def save(self, path: Path) -> None:
+        about = {"steps": self.optimiser.steps, "generator": self.generator.bit_generator.state, **asdict(self.history)}
+        save_state(path, self._arrays(), about)
+
+    def load(self, path: Path) -> None:
+        state = load_state(path)
+        if state is None:
+            return
+        arrays, about = state
+        for name, array in self._arrays().items():
+            array[...] = arrays[name]
+        self.optimiser.steps = about.pop("steps")
+        self.generator.bit_generator.state = about.pop("generator")
+        self.history = History(**about)
 
 
 def _sigmoid(logits: Array) -> Array:

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from routellm.downloads import sha256
 from routellm.embeddings.onnx import TOKENIZER, OnnxEmbedder
 from routellm.errors import MissingExtraError, RouteLLMError
-from routellm.training.pinned import SOURCE, check_pinned, sha256
+from routellm.training.pinned import SOURCE, check_pinned
 
 MODEL = "model.onnx"
 OPSET = 18
@@ -51,10 +52,10 @@ def export(model: Path, out: Path, *, int8: bool) -> dict[str, Any]:
     (out / "export.json").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         exported = Path(scratch) / MODEL
-        _to_onnx(encoder, exported)
+        write_onnx(_hidden_states(encoder), exported, "last_hidden_state")
         if int8:
-            exported = _quantise(exported)
-        _drop_traces(exported)
+            exported = quantise(exported)
+        drop_traces(exported)
         exported.replace(out / MODEL)
     for name in (TOKENIZER, "LICENSE"):
         if (model / name).is_file():
@@ -83,7 +84,8 @@ def _load_encoder(model: Path) -> Any:
     ).eval()
 
 
-def _to_onnx(encoder: Any, path: Path) -> None:
+def _hidden_states(encoder: Any) -> Any:
+    """The encoder as a module of ids and mask alone."""
     import torch
 
     class HiddenStates(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
@@ -95,15 +97,26 @@ def _to_onnx(encoder: Any, path: Path) -> None:
             types = torch.zeros_like(input_ids)
             return self.encoder(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=types).last_hidden_state
 
+    return HiddenStates()
+
+
+def write_onnx(module: Any, path: Path, output: str) -> None:
+    """Export a module that takes `input_ids` and `attention_mask`, both int64 of shape (prompts, tokens), as float32.
+
+    Args:
+        output: the name that its output gets.
+    """
+    import torch
+
     # Two different tensors: the exporter takes one tensor given twice for one input.
-    ids, mask = torch.arange(14).reshape(2, 7) + 1000, torch.ones(2, 7, dtype=torch.int64)
+    ids, mask = torch.arange(14).reshape(2, 7), torch.ones(2, 7, dtype=torch.int64)
     free = {0: torch.export.Dim("prompts"), 1: torch.export.Dim("tokens")}
     torch.onnx.export(
-        HiddenStates(),
+        module,
         (ids, mask),
         path,
         input_names=["input_ids", "attention_mask"],
-        output_names=["last_hidden_state"],
+        output_names=[output],
         dynamic_shapes={"input_ids": free, "attention_mask": free},
         opset_version=OPSET,
         external_data=False,
@@ -112,7 +125,8 @@ def _to_onnx(encoder: Any, path: Path) -> None:
     )
 
 
-def _quantise(path: Path) -> Path:
+def quantise(path: Path) -> Path:
+    """Write the model beside itself with int8 weights, whose activations are quantised as it runs; returns where."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantised = path.with_name("int8.onnx")
@@ -122,7 +136,7 @@ def _quantise(path: Path) -> Path:
     return quantised
 
 
-def _drop_traces(path: Path) -> None:
+def drop_traces(path: Path) -> None:
     """Take out what the exporter notes of the Python code behind each node, paths of this machine included."""
     import onnx
 

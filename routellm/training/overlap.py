@@ -187,8 +187,8 @@ class _RunIndex:
         for length in np.unique(lengths[lengths > 0]).tolist():
             members = np.flatnonzero(lengths == length)
             words = [counted[member] for member in members.tolist()]
-            runs, owner = _runs(words, length)
-            runs, owner = _distinct(runs, members[owner])
+            runs, owner = runs_of(words, length)
+            runs, owner = distinct(runs, members[owner])
             found, start, count = np.unique(runs, return_index=True, return_counts=True)
             rare = count <= MOST_SHARED
             self._total += np.bincount(owner[np.repeat(rare, count)], minlength=len(prompts))
@@ -199,12 +199,12 @@ class _RunIndex:
         words = [_word_hashes(text) for text in chunk]
         rows, prompts = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
         for length, (known, start, count, owner) in self._by_length.items():
-            runs, row = _runs(words, length, whole=length < SHORTEST_RUN)
+            runs, row = runs_of(words, length, whole=length < SHORTEST_RUN)
             if not len(known) or not len(runs):
                 continue
             place = np.minimum(np.searchsorted(known, runs), len(known) - 1)
             hit = known[place] == runs
-            place, row = _distinct(place[hit].astype(np.uint64), row[hit])
+            place, row = distinct(place[hit].astype(np.uint64), row[hit])
             found = place.astype(np.int64)
             rows.append(np.repeat(row, count[found]))
             offsets = np.arange(int(count[found].sum())) - np.repeat(np.cumsum(count[found]) - count[found], count[found])
@@ -213,12 +213,17 @@ class _RunIndex:
         return pairs[0], pairs[1], shared / np.maximum(self._total[pairs[1]], 1)
 
 
+def split_words(text: str) -> list[str]:
+    """The words of a text in lower case, without white space and punctuation."""
+    return _words(text.casefold())
+
+
 def _word_hashes(text: str) -> NDArray[np.uint64]:
     # Python's hash of a string differs from run to run, and is only ever compared within one.
-    return np.array([hash(word) for word in _words(text.casefold())], dtype=np.int64).view(np.uint64)
+    return np.array([hash(word) for word in split_words(text)], dtype=np.int64).view(np.uint64)
 
 
-def _runs(texts: Sequence[NDArray[np.uint64]], length: int, whole: bool = False) -> tuple[NDArray[np.uint64], Ints]:
+def runs_of(texts: Sequence[NDArray[np.uint64]], length: int, whole: bool = False) -> tuple[NDArray[np.uint64], Ints]:
     """Hashes of all runs of `length` words, each with the index of its text; with `whole` only of texts of that length."""
     chosen = [index for index, text in enumerate(texts) if len(text) == length or (len(text) > length and not whole)]
     if not chosen:
@@ -233,7 +238,7 @@ def _runs(texts: Sequence[NDArray[np.uint64]], length: int, whole: bool = False)
     return runs[within], owner[:count][within]
 
 
-def _distinct(runs: NDArray[np.uint64], owner: Ints) -> tuple[NDArray[np.uint64], Ints]:
+def distinct(runs: NDArray[np.uint64], owner: Ints) -> tuple[NDArray[np.uint64], Ints]:
     """Each run once for each of its owners, sorted by run."""
     order = np.lexsort((owner, runs))
     runs, owner = runs[order], owner[order]

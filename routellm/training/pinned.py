@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+from routellm.downloads import sha256
 from routellm.errors import CheckpointError
 
 MODEL, REVISION, LICENCE = "sentence-transformers/all-MiniLM-L6-v2", "1110a243", "Apache-2.0"
@@ -37,9 +37,3 @@ def check_pinned(folder: Path) -> None:
             raise CheckpointError(
                 f"{str(path)!r} is not the pinned file of {MODEL}, revision {REVISION}: its sha256 is {found}, not {wanted}."
             )
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from routellm.downloads import RemoteFile, mirror_path
 from routellm.errors import DataError, UnknownNameError
 from routellm.evals.benchmarks.base import BENCHMARKS, Benchmark, BenchmarkData
 from routellm.evals.benchmarks.factory import open_benchmark
@@ -20,7 +21,6 @@ from routellm.evals.benchmarks.gsm8k import GSM8K
 from routellm.evals.benchmarks.mmlu import MMLU
 from routellm.evals.benchmarks.mt_bench import MTBench
 from routellm.evals.benchmarks.routerbench import RouterBench
-from routellm.evals.downloads import RemoteFile, mirror_path
 from routellm.types import ModelPair
 from tests.evals.benchmarks import samples
 from tests.evals.mirror import load

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,15 @@ from hypothesis import strategies as st
 
 from routellm.errors import CheckpointError, RequestError
 from routellm.routers.checkpoint import META_FILE, WEIGHTS_FILE, load_checkpoint, save_checkpoint
+from routellm.routers.random import RandomRouter
 from routellm.routers.routers import ROUTER_CLS, Router, build_router
 from routellm.types import ModelPair
+from tests.conftest import require
 from tests.prompts import ODD_PROMPTS
+from tests.routers.adapting import make_checkpoint
+from tests.routers.battle_files import small_checkpoint
+from tests.routers.classifiers import write_checkpoint as write_classifier
+from tests.routers.tiny_llama import write_adapter, write_base
 
 PAIR = ModelPair("big", "small")
 SHIPPED = Path(str(files("routellm.routers"))) / "data"
@@ -37,18 +44,48 @@ class LengthRouter(Router):
 
 @dataclass(frozen=True)
 class Case:
-    """How to build a router, seeded, and where its shipped checkpoint is if it has one."""
+    """How to build a router, seeded, and where its checkpoint is if it has one: shipped, or made small for the tests."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
+    make: Callable[[Path], Path] | None = None
+    needs: str | None = None
+
+    def folder(self) -> Path | None:
+        if self.make is None:
+            return self.checkpoint
+        if self.name not in _MADE:
+            _MADE[self.name] = self.make(Path(mkdtemp(dir=_MADE_IN.name)))
+        return _MADE[self.name]
 
     def build(self, **more: Any) -> Router:
-        return build_router(self.name, {**self.arguments, **more})
+        if self.needs:
+            require(self.needs)
+        made = {"checkpoint_path": str(self.folder())} if self.make else {}
+        return build_router(self.name, {**self.arguments, **made, **more})
 
 
-CASES = [Case("mf", checkpoint=SHIPPED / "mf"), Case("random", {"seed": 7}), Case("length")]
-SAVED = [case for case in CASES if case.checkpoint is not None]
+def tiny_bert(folder: Path) -> Path:
+    return write_classifier(folder / "bert")
+
+
+def tiny_causal_llm(folder: Path) -> Path:
+    return write_adapter(folder / "adapter", write_base(folder / "base"), RandomRouter.quantiles)
+
+
+CASES = [
+    Case("mf", checkpoint=SHIPPED / "mf"),
+    Case("gain_fast", checkpoint=SHIPPED / "gain_fast"),
+    Case("gain_accurate", checkpoint=SHIPPED / "gain_accurate", needs="onnxruntime"),
+    Case("bert", make=tiny_bert, needs="onnxruntime"),
+    Case("random", {"seed": 7}),
+    Case("length"),
+    Case("adapted", make=make_checkpoint),
+    Case("causal_llm", {"device": "cpu"}, make=tiny_causal_llm),
+    Case("sw_ranking", make=small_checkpoint),
+]
+SAVED = [case for case in CASES if case.checkpoint or case.make]
 
 every_router = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_saved_router = pytest.mark.parametrize("case", SAVED, ids=lambda case: case.name)
@@ -235,10 +272,12 @@ def test_no_checkpoint_at_the_path_is_named(case: Case, tmp_path: Path) -> None:
 
 
 def saved(case: Case, folder: Path) -> Path:
-    assert case.checkpoint is not None
-    checkpoint = load_checkpoint(case.checkpoint, case.name)
+    found = case.folder()
+    assert found is not None
+    checkpoint = load_checkpoint(found, case.name)
     meta = {key: value for key, value in (checkpoint.meta or {}).items() if key != "weights_sha256"}
-    return save_checkpoint(folder, case.name, checkpoint.tensors, meta)
+    files = {name: checkpoint.file(name) for name in meta.get("files", {})}
+    return save_checkpoint(folder, case.name, checkpoint.tensors, meta, files=files)
 
 
 def change_meta(folder: Path, **changes: Any) -> None:
@@ -247,6 +286,8 @@ def change_meta(folder: Path, **changes: Any) -> None:
 
 
 _BUILT: dict[str, Router] = {}
+_MADE: dict[str, Path] = {}
+_MADE_IN = TemporaryDirectory()
 
 
 def build_once(case: Case) -> Router:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 
 from routellm.embeddings.onnx import OnnxEmbedder
 from routellm.errors import CheckpointError, ConfigError, MissingExtraError
-from tests.conftest import require
+from tests.conftest import hide, require
 from tests.embeddings.encoders import VOCABULARY, WIDTH, embedding_rows, write_encoder
 
 
@@ -115,14 +113,6 @@ def test_a_hub_repository_that_cannot_be_fetched_is_refused_with_advice(monkeypa
 def test_a_missing_library_is_named_with_the_install_line(
     module: str, extra: str, path: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_import = builtins.__import__
-
-    def refuse(name: str, *arguments: Any, **more: Any) -> Any:
-        if name.split(".")[0] == module:
-            raise ImportError(name)
-        return real_import(name, *arguments, **more)
-
-    monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    hide(module, monkeypatch)
     with pytest.raises(MissingExtraError, match=rf"pip install \"routellm\[{extra}\]\""):
         OnnxEmbedder(path or folder)

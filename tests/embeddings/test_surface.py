@@ -29,7 +29,7 @@ def test_names_are_distinct_and_as_many_as_the_features() -> None:
         ("word_length", "a bb a", "extraordinarily complicated"),
         ("numbers", "two numbers", "12 and 7.5"),
         ("digit_share", "nine letters 1", "1111"),
-        ("capital_share", "abc", "ABC"),
+        ("capital_share", "abc", "aBC"),
         ("punctuation_share", "ab cd", "(a), [b]!"),
         ("non_ascii_share", "plain", "простой"),
         ("english_share", "zebra quagga", "what is the name of it"),
@@ -63,6 +63,16 @@ def test_each_feature_rises_with_what_it_is_named_for(name: str, low: str, high:
 def test_every_feature_but_the_constant_has_a_case_above() -> None:
     marks = test_each_feature_rises_with_what_it_is_named_for.pytestmark  # type: ignore[attr-defined]
     assert {case[0] for case in marks[0].args[1]} == set(SURFACE_NAMES) - {"constant"}
+
+
+@pytest.mark.parametrize("prompt", ["Find P(A) and f(b).", "It is in the U.S.A., e.g. here", "at 7 a.m. sharp"])
+def test_a_letter_in_a_formula_or_an_abbreviation_is_no_option(prompt: str) -> None:
+    assert feature("options", prompt) == 0.0
+
+
+@pytest.mark.parametrize(("name", "one"), [("list_items", "- do it\n"), ("question_marks", "Is it? ")])
+def test_more_of_the_same_stops_counting(name: str, one: str) -> None:
+    assert feature(name, one) < feature(name, one * 5) == feature(name, one * 50) == 1.0
 
 
 @given(st.text())

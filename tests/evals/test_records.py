@@ -1,7 +1,7 @@
 import pytest
 
-from routellm.evals.bootstrap import Interval
 from routellm.evals.records import plain, shown
+from routellm.metrics.bootstrap import Interval
 
 
 @pytest.mark.parametrize(

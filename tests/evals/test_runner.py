@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from routellm.errors import ConfigError
 from routellm.evals.benchmarks.base import BenchmarkData
 from routellm.evals.cache import ScoreCache
-from routellm.evals.metrics import apgr, exact_curve
 from routellm.evals.runner import analyse, mean_curve, quality_band, score
+from routellm.metrics.curves import apgr, exact_curve
 from routellm.routers.random import RandomRouter
 from routellm.routers.routers import Router
 from routellm.types import ModelPair

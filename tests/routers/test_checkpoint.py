@@ -117,3 +117,72 @@ def test_hub_checkpoint_loads_from_where_the_hub_put_it(folder: Path, monkeypatc
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert load_checkpoint("owner/name", "mf").path == folder
     assert asked == ["owner/name"]
+
+
+@pytest.fixture
+def with_files(tmp_path: Path) -> Path:
+    for name, text in {"graph.bin": "a graph", "words.txt": "some words"}.items():
+        (tmp_path / name).write_text(text)
+    files = {"model.onnx": tmp_path / "graph.bin", "words.txt": tmp_path / "words.txt"}
+    return save_checkpoint(tmp_path / "router", "mf", TENSORS, {}, files=files)
+
+
+def test_further_files_come_along(with_files: Path) -> None:
+    loaded = load_checkpoint(with_files, "mf")
+    assert loaded.file("model.onnx").read_text() == "a graph"
+    assert loaded.file("words.txt") == with_files / "words.txt"
+    with pytest.raises(CheckpointError, match=r"lists no file 'graph.bin'. It lists: model.onnx, words.txt"):
+        loaded.file("graph.bin")
+
+
+def test_an_altered_or_missing_file_is_told(with_files: Path) -> None:
+    (with_files / "words.txt").write_text("other words")
+    with pytest.raises(CheckpointError, match=r"words.txt: its hash is not the one in router.json"):
+        load_checkpoint(with_files, "mf")
+    (with_files / "words.txt").unlink()
+    with pytest.raises(CheckpointError, match=r"has no words.txt, which router.json lists"):
+        load_checkpoint(with_files, "mf")
+
+
+def test_a_folder_may_be_saved_again_over_its_own_files(with_files: Path) -> None:
+    held = {"model.onnx": with_files / "model.onnx"}
+    save_checkpoint(with_files, "mf", TENSORS, {}, files=held)
+    assert load_checkpoint(with_files, "mf").file("model.onnx").read_text() == "a graph"
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", "..", "a\\b", META_FILE, WEIGHTS_FILE])
+def test_files_stay_in_their_folder(with_files: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match="can't be named"):
+        save_checkpoint(with_files.parent / "other", "mf", TENSORS, {}, files={name: with_files / "words.txt"})
+    rewrite(with_files, files={name: "0" * 64})
+    with pytest.raises(CheckpointError, match="'files' must map plain file names"):
+        load_checkpoint(with_files, "mf")
+
+
+def test_further_files_are_fetched_from_the_hub_too(with_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = require("huggingface_hub")
+    asked: list[list[str]] = []
+
+    def download(_: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(sorted(allow_patterns))
+        return str(with_files)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    load_checkpoint("owner/name", "mf")
+    assert asked == [[WEIGHTS_FILE, META_FILE], ["model.onnx", "words.txt"]]
+
+
+def test_small_types_come_back_as_they_were_and_others_as_float32(tmp_path: Path) -> None:
+    kept = {name: np.arange(3).astype(name) for name in ("int8", "uint8", "int16", "int32", "float16")}
+    others = {name: np.arange(3).astype(name) for name in ("float32", "float64", "int64", "bool")}
+    loaded = load_checkpoint(save_checkpoint(tmp_path / "router", "mf", {**kept, **others}, {}), "mf").tensors
+    assert {name: loaded[name].dtype.name for name in kept} == {name: name for name in kept}
+    assert {loaded[name].dtype.name for name in others} == {"float32"}
+    assert all((loaded[name] == array).all() for name, array in {**kept, **others}.items())
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, kind: str) -> None:
+    folder = save_checkpoint(tmp_path / "router", "mf", {"a": np.array([1.0, np.nan]).astype(kind)}, {})
+    with pytest.raises(CheckpointError, match="'a' holds values that are not finite"):
+        load_checkpoint(folder, "mf")

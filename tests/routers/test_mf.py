@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from routellm.embeddings.base import EMBEDDERS, Embedder
 from routellm.embeddings.surface import SURFACE_DIM
 from routellm.errors import CheckpointError, ConfigError
-from routellm.routers.checkpoint import META_FILE, WEIGHTS_FILE, save_checkpoint
+from routellm.routers.checkpoint import WEIGHTS_FILE, save_checkpoint
 from routellm.routers.mf import MatrixFactorizationRouter
 
 PROMPTS = ["What is 2 + 2?", "", "Prove it.", "日本語のプロンプト"]
@@ -154,16 +154,6 @@ def test_explanation_sums_to_the_logit_and_names_every_surface_feature() -> None
     rate = router.calculate_strong_win_rate("How many apples are left if 3 of 7 are eaten?")
     assert sum(parts.values()) == pytest.approx(np.log(rate / (1 - rate)), abs=1e-4)
     assert len(parts) == 1 + SURFACE_DIM
-
-
-def test_shipped_checkpoint_says_where_it_comes_from() -> None:
-    folder = Path(__file__).parents[2] / "routellm/routers/data/mf"
-    meta = json.loads((folder / META_FILE).read_text())
-    card = (folder / "README.md").read_text()
-    assert meta["training"]["data"]["pairs_strong_weak.parquet"] in card
-    for source in meta["training"]["rows_by_source"]:
-        assert source in card
-    assert MatrixFactorizationRouter().quantiles is not None
 
 
 def test_another_pair_than_the_calibrated_one_has_no_quantiles() -> None:

@@ -14,6 +14,7 @@ from routellm.embeddings.table import MANIFEST, TABLE, TOKENIZER, read_table
 from routellm.errors import CheckpointError
 from routellm.training import distill, onnx_export
 from routellm.training.pinned import HASHES, SOURCE, check_pinned
+from tests.conftest import require
 from tests.training.tiny_bert import make_tiny_bert
 
 
@@ -75,7 +76,7 @@ def test_distilling_gives_a_folder_that_the_embedder_loads(
 @pytest.mark.filterwarnings("ignore")  # of the libraries, about themselves
 @pytest.mark.parametrize("int8", [False, True])
 def test_exporting_gives_a_folder_that_the_embedder_loads(int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxscript", reason="needs the extra `distill`, which is too large for CI")
+    require("onnxscript")
     model = make_tiny_bert(tmp_path / "model", monkeypatch)
     out = tmp_path / "out"
     assert onnx_export.main(["--model", str(model), "--out", str(out), *(["--int8"] if int8 else [])]) == 0

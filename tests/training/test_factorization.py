@@ -1,8 +1,19 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from routellm.training.factorization import Battles, Factors, Hyperparameters, fit, loss_and_gradients
+from routellm.errors import CheckpointError
+from routellm.training.factorization import (
+    Battles,
+    Factors,
+    Hyperparameters,
+    fit,
+    initial_factors,
+    loss_and_gradients,
+    validation_loss,
+)
 
 
 def random_battles(count: int, n_models: int, n_sources: int, seed: int = 0) -> Battles:
@@ -101,3 +112,44 @@ def test_source_intercepts_take_up_base_rates_and_can_be_switched_off() -> None:
     assert offsets[0] > 1 > -1 > offsets[1]
     off = Hyperparameters(dim=4, learning_rate=1e-2, epochs=10, source_intercepts=False)
     assert (fit(features, battles, battles, 2, 2, off)[0].offsets == 0).all()
+
+
+def test_a_fit_that_broke_off_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    features, battles = planted(300, 0)
+    settings = Hyperparameters(dim=4, learning_rate=3e-3, epochs=6)
+    rows = np.arange(300)
+    train, validation = battles.take(rows[:200]), battles.take(rows[200:])
+
+    def broken_off(epoch: int, *_: float) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    whole, history = fit(features, train, validation, 2, 1, settings)
+    with pytest.raises(KeyboardInterrupt):
+        fit(features, train, validation, 2, 1, settings, broken_off, tmp_path / "state")
+    epochs: list[int] = []
+    rest, resumed = fit(
+        features, train, validation, 2, 1, settings, lambda epoch, *_: epochs.append(epoch), tmp_path / "state"
+    )
+    assert epochs == [3, 4, 5]
+    assert all((a == b).all() for a, b in zip(whole.arrays(), rest.arrays(), strict=True))
+    assert resumed == history
+    again, _ = fit(features, train, validation, 2, 1, settings, lambda *_: pytest.fail("it was done"), tmp_path / "state")
+    assert all((a == b).all() for a, b in zip(whole.arrays(), again.arrays(), strict=True))
+
+
+def test_a_corrupt_state_is_told(tmp_path: Path) -> None:
+    features, battles = planted(20, 0)
+    (tmp_path / "state").write_bytes(b"nothing of the kind")
+    with pytest.raises(CheckpointError, match="Train without --resume"):
+        fit(features, battles, battles, 2, 1, Hyperparameters(epochs=1), keep=tmp_path / "state")
+
+
+def test_by_sources_the_validation_loss_is_the_mean_over_sources() -> None:
+    features, battles = planted(100, 0)
+    battles.source[:10] = 1
+    factors = initial_factors(2, 4, 2, Hyperparameters(dim=4))
+    parts = [battles.take(np.arange(10)), battles.take(np.arange(10, 100))]
+    small, large = (loss_and_gradients(factors, features[part.prompt], part)[0] for part in parts)
+    assert validation_loss(factors, features, battles, "pooled") == pytest.approx(0.1 * small + 0.9 * large)
+    assert validation_loss(factors, features, battles, "sources") == pytest.approx(0.5 * small + 0.5 * large)

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from routellm.downloads import sha256
 from routellm.training import pinned
+from tests.conftest import require
 from tests.embeddings.encoders import VOCABULARY, write_tokenizer
 
 
 def make_tiny_bert(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with random weights and a tokenizer, which then counts as the pinned one."""
-    torch = pytest.importorskip("torch", reason="needs the extra `distill`, which is too large for CI")
-    transformers = pytest.importorskip("transformers", reason="needs the extra `distill`, which is too large for CI")
+    torch, transformers = require("torch"), require("transformers")
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=len(VOCABULARY), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48
@@ -23,5 +24,5 @@ def make_tiny_bert(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     special = {role: f"[{role.split('_')[0].upper()}]" for role in ("unk_token", "sep_token", "pad_token", "cls_token")}
     transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special).save_pretrained(folder)
     for name in pinned.HASHES:
-        monkeypatch.setitem(pinned.HASHES, name, pinned.sha256(folder / name))
+        monkeypatch.setitem(pinned.HASHES, name, sha256(folder / name))
     return folder

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from routellm.downloads import RemoteFile
 from routellm.errors import DataError, UnknownNameError
-from routellm.evals.downloads import RemoteFile
-from routellm.evals.metrics import Outcomes
+from routellm.metrics.curves import Outcomes
 from routellm.registry import Registry
 from routellm.training.overlap import prompt_hash
 from routellm.types import ModelPair

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from routellm.downloads import fetch
 from routellm.errors import ConfigError, DataError, UnknownNameError, did_you_mean
 from routellm.evals.benchmarks.base import BENCHMARKS, Benchmark, BenchmarkData
 from routellm.evals.benchmarks.file import FileBenchmark
-from routellm.evals.downloads import fetch
 from routellm.training.overlap import read_overlaps
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from routellm.downloads import RemoteFile
 from routellm.errors import ConfigError, DataError, did_you_mean
 from routellm.evals.benchmarks.base import Benchmark, BenchmarkData
-from routellm.evals.downloads import RemoteFile
 from routellm.tables import column_names, read_table
 from routellm.types import ModelPair
 

@@ -18,30 +18,30 @@ from pathlib import Path
 from typing import Any
 
 from routellm.commands import command_parser, run_command
+from routellm.downloads import RemoteFile, sha256
 from routellm.errors import DataError
-from routellm.evals.downloads import RemoteFile
-from routellm.training.pinned import sha256
 
 _DATA = Path(__file__).parent / "data"
 _EXAMPLES = 'python -m routellm.evals.benchmarks.manifest URL --copy FOLDER --files "*.csv" --licence MIT --output mine.json'
 
 
 @lru_cache
-def _manifest(name: str) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((_DATA / f"{name}.json").read_bytes())
-    return manifest
+def manifest(name: str) -> dict[str, Any]:
+    """What `data/NAME.json` holds: `url`, `licence`, and `files` (path -> [size, sha256])."""
+    content: dict[str, Any] = json.loads((_DATA / f"{name}.json").read_bytes())
+    return content
 
 
 def pinned(name: str, path: str) -> RemoteFile:
     """One file of the manifest `data/NAME.json`, by its path below the manifest's address."""
-    manifest = _manifest(name)
-    size, digest = manifest["files"][path]
-    return RemoteFile(f"{manifest['url']}/{path}", size, digest)
+    held = manifest(name)
+    size, digest = held["files"][path]
+    return RemoteFile(f"{held['url']}/{path}", size, digest)
 
 
 def pinned_paths(name: str) -> list[str]:
     """The paths of all files of a manifest, in its order."""
-    return list(_manifest(name)["files"])
+    return list(manifest(name)["files"])
 
 
 def make_manifest(url: str, copy: Path, patterns: Sequence[str], licence: str) -> dict[str, Any]:
@@ -64,10 +64,10 @@ def make_manifest(url: str, copy: Path, patterns: Sequence[str], licence: str) -
     return {"url": url.rstrip("/"), "licence": licence, "files": files}
 
 
-def format_manifest(manifest: dict[str, Any]) -> str:
+def format_manifest(content: dict[str, Any]) -> str:
     """JSON with a line for each file."""
-    lines = ",\n".join(f"    {json.dumps(path)}: {json.dumps(pin)}" for path, pin in manifest["files"].items())
-    head = "".join(f"  {json.dumps(key)}: {json.dumps(manifest[key])},\n" for key in ("url", "licence"))
+    lines = ",\n".join(f"    {json.dumps(path)}: {json.dumps(pin)}" for path, pin in content["files"].items())
+    head = "".join(f"  {json.dumps(key)}: {json.dumps(content[key])},\n" for key in ("url", "licence"))
     return f'{{\n{head}  "files": {{\n{lines}\n  }}\n}}\n'
 
 
@@ -83,9 +83,9 @@ def build_parser(prog: str = "python -m routellm.evals.benchmarks.manifest") -> 
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    manifest = make_manifest(arguments.url, arguments.copy, arguments.files, arguments.licence)
+    made = make_manifest(arguments.url, arguments.copy, arguments.files, arguments.licence)
     try:
-        arguments.output.write_text(format_manifest(manifest), encoding="utf-8")
+        arguments.output.write_text(format_manifest(made), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{str(arguments.output)!r} can't be written: {error.strerror}.") from error
 

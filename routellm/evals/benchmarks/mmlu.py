@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from routellm.downloads import RemoteFile
 from routellm.errors import ConfigError, UnknownNameError
 from routellm.evals.benchmarks.base import Benchmark, BenchmarkData
 from routellm.evals.benchmarks.manifest import pinned
 from routellm.evals.benchmarks.published import CONTAMINATED, MODELS, PAIR, contaminated_prompts, correctness
-from routellm.evals.downloads import RemoteFile
 from routellm.tables import read_table
 from routellm.types import ModelPair
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from routellm.downloads import RemoteFile
 from routellm.errors import DataError
 from routellm.evals.benchmarks.base import Benchmark, BenchmarkData
 from routellm.evals.benchmarks.manifest import pinned
 from routellm.evals.benchmarks.published import CONTAMINATED, MODELS, PAIR, contaminated_prompts
-from routellm.evals.downloads import RemoteFile
 from routellm.tables import read_table
 from routellm.types import ModelPair
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from routellm.downloads import RemoteFile
 from routellm.errors import DataError
 from routellm.evals.benchmarks.base import Benchmark, BenchmarkData
 from routellm.evals.benchmarks.manifest import pinned, pinned_paths
-from routellm.evals.downloads import RemoteFile
 from routellm.tables import column_names, read_table
 from routellm.types import ModelPair
 
@@ -74,15 +74,30 @@ class RouterBench(Benchmark):
 
 def _read_row(values: Sequence[Any], columns: Sequence[str], where: str) -> _Row:
     prompt, task, *numbers = values
-    try:
-        given = ast.literal_eval(prompt)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        given = None
-    if not isinstance(given, list) or len(set(map(str, given))) != 1 or not isinstance(given[0], str):
-        raise DataError(f"{where}: the prompt must be written as a list of one string, not as {str(prompt)[:60]!r}.")
+    given = _read_prompt(prompt, where)
     found = np.array([_number(value, name, where) for value, name in zip(numbers, columns, strict=True)], dtype=np.float64)
     half = len(columns) // 2
     return _Row(given[0], len(given), str(task), found[:half], found[half:])
+
+
+def read_prompt(written: object, where: str) -> str:
+    """A prompt as a row writes it: a list of one string.
+
+    Raises:
+        DataError: it is written otherwise; names `where`.
+    """
+    return _read_prompt(written, where)[0]
+
+
+def _read_prompt(written: object, where: str) -> list[str]:
+    """The same string once, or as often as the row gives it."""
+    try:
+        given = ast.literal_eval(str(written))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        given = None
+    if not isinstance(given, list) or len(set(map(str, given))) != 1 or not isinstance(given[0], str):
+        raise DataError(f"{where}: the prompt must be written as a list of one string, not as {str(written)[:60]!r}.")
+    return given
 
 
 def _number(value: object, column: str, where: str) -> float:

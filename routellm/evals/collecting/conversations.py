@@ -74,7 +74,7 @@ def read_questions(source: str, limit: int | None = None) -> Questions:
 
 
 def _benchmark_conversations(name: str) -> list[Conversation]:
-    from routellm.evals.downloads import fetch
+    from routellm.downloads import fetch
 
     benchmark = BENCHMARKS[name]()
     paths = fetch(benchmark.files())

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from routellm.downloads import RemoteFile
 from routellm.errors import DataError
 from routellm.evals.benchmarks.base import BENCHMARKS, Benchmark, BenchmarkData
 from routellm.evals.collecting.conversations import read_questions
-from routellm.evals.downloads import RemoteFile
 from routellm.types import ModelPair
 from tests.conftest import require
 from tests.evals.collecting.stage import write_jsonl

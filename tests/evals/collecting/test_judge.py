@@ -12,7 +12,7 @@ from routellm.evals.benchmarks.file import FileBenchmark
 from routellm.evals.collecting.journal import read_rows
 from routellm.evals.collecting.judge import main
 from routellm.evals.collecting.responses import main as responses
-from routellm.training.preferences import read_preferences
+from routellm.training.reading import read_preferences
 from tests.evals.collecting.stage import completion, error, question_of, write_jsonl
 from tests.live import LiveServer, Recorded, Reply
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routellm.errors import DataError
-from routellm.evals.metrics import (
+from routellm.metrics.curves import (
     Outcomes,
     apgr,
     auc,

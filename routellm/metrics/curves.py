@@ -23,9 +23,11 @@ from routellm.errors import DataError
 
 Array = NDArray[np.float64]
 
-
 ROUNDING = 1e-9
 """PGR that is so near a target counts as there: a flat curve may reach it to the digit, where rounding must not decide."""
+
+LEAST_GAP = 1e-6
+"""Two models whose mean qualities differ by no more are equally good: sums of shares rarely cancel out to the digit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +92,28 @@ class Curve:
         return np.interp(np.asarray(share, dtype=np.float64), self.share, self.quality)
 
 
-def exact_curve(scores: ArrayLike, outcomes: Outcomes) -> Curve:
+def ranked(scores: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The prompts in falling order of score, shape (n,), and where in that order each group of tied ones starts."""
+    order = np.argsort(-scores, kind="stable")
+    return order, np.flatnonzero(np.append(True, np.diff(scores[order]) != 0.0))
+
+
+def exact_curve(scores: ArrayLike, outcomes: Outcomes, weights: Array | None = None) -> Curve:
     """Every distinct score a threshold.
 
     Args:
         scores: win rates, shape (n,).
+        weights: how many calls each prompt stands for, shape (n,), above 0; None for one each.
 
     Raises:
         DataError: `scores` is not one finite number for each prompt.
     """
     values = _checked(scores, outcomes)
-    order = np.argsort(-values, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(values[order]) != 0.0, True)) + 1
-    gained = np.concatenate(([0.0], np.cumsum(outcomes.gain[order])[ends - 1]))
-    share = np.concatenate(([0.0], ends / len(values)))
-    return Curve(share, outcomes.weak.mean() + gained / len(values))
+    order, starts = ranked(values)
+    ends = np.append(starts[1:], len(values))
+    calls = np.ones(len(values)) if weights is None else weights
+    reached, gained = (np.append(0.0, np.cumsum(each[order])[ends - 1]) for each in (calls, calls * outcomes.gain))
+    return Curve(reached / reached[-1], ((calls * outcomes.weak).sum() + gained) / reached[-1])
 
 
 def published_curve(scores: ArrayLike, outcomes: Outcomes, bins: int = 10) -> Curve:
@@ -132,7 +141,7 @@ def pgr(quality: ArrayLike, curve: Curve) -> Array:
     """Performance gap recovered (eq. 5) of given qualities; NaN everywhere where both models are equally good."""
     gap = curve.strong - curve.weak
     values = np.asarray(quality, dtype=np.float64)
-    return (values - curve.weak) / gap if gap != 0.0 else np.full_like(values, np.nan)
+    return (values - curve.weak) / gap if abs(gap) > LEAST_GAP else np.full_like(values, np.nan)
 
 
 def apgr(curve: Curve) -> float:

@@ -10,6 +10,7 @@ machine without network.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ from urllib.parse import unquote, urlsplit
 
 from routellm.config import read_environment
 from routellm.errors import DataError, MissingExtraError
-from routellm.training.pinned import sha256
 
 if TYPE_CHECKING:
     import httpx2
@@ -72,7 +72,7 @@ def fetch(files: Sequence[RemoteFile], *, cache_dir: str | Path | None = None, m
     mirror = mirror or read_environment().get(MIRROR_VARIABLE)
     if mirror:
         return [_from_mirror(Path(mirror).expanduser(), file) for file in files]
-    folder = (_user_cache() if cache_dir is None else Path(cache_dir).expanduser()) / "data"
+    folder = (user_cache() if cache_dir is None else Path(cache_dir).expanduser()) / "data"
     targets = [folder / mirror_path(file) for file in files]
     try:
         if not all(map(_is_pinned, targets, files)):
@@ -88,10 +88,17 @@ def fetch(files: Sequence[RemoteFile], *, cache_dir: str | Path | None = None, m
     return targets
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
+    """The user's own cache folder of this package."""
     from platformdirs import user_cache_path
 
     return user_cache_path("routellm")
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _from_mirror(mirror: Path, file: RemoteFile) -> Path:

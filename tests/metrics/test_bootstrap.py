@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routellm.evals.bootstrap import Interval, _Plan, draw_counts, resample
-from routellm.evals.metrics import Outcomes, apgr, auc, cpt, exact_curve
+from routellm.metrics.bootstrap import Interval, _Plan, draw_counts, resample
+from routellm.metrics.curves import Outcomes, apgr, auc, cpt, exact_curve
 
 TARGETS = (0.2, 0.5, 0.8)
 
@@ -27,7 +27,7 @@ def test_a_resamples_metrics_equal_those_of_the_drawn_prompts(case: tuple[np.nda
     curve = exact_curve(scores[rows], outcomes.take(rows))
     if abs(curve.strong - curve.weak) < 1e-12:
         return
-    expected = [apgr(curve), auc(curve), *(cpt(curve, target) for target in TARGETS)]
+    expected = [apgr(curve), auc(curve), curve.strong - curve.weak, *(cpt(curve, target) for target in TARGETS)]
     assert found == pytest.approx(expected, abs=1e-9)
 
 
@@ -36,7 +36,7 @@ def test_a_flat_curve_that_reaches_a_target_to_the_digit_is_there() -> None:
     scores = np.arange(10.0)[::-1]
     for gain in (0.1, 0.3, 0.7):
         outcomes = Outcomes.of([gain + 0.2, *[0.2] * 8, gain + 0.2], [0.2] * 10)
-        found = _Plan.of(scores, outcomes).metrics(np.ones((1, 10)), (0.5,))[2, 0]
+        found = _Plan.of(scores, outcomes).metrics(np.ones((1, 10)), (0.5,))[3, 0]
         assert found == pytest.approx(0.1)
         assert cpt(exact_curve(scores, outcomes), 0.5) == pytest.approx(0.1)
 

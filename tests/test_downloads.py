@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from routellm.downloads import RemoteFile, fetch, mirror_path
 from routellm.errors import DataError, MissingExtraError
-from routellm.evals.downloads import RemoteFile, fetch, mirror_path
 
 CONTENT = bytes(range(256)) * 40
 PATH = "owner/repo/c0ffee/data/table.csv"
@@ -266,7 +266,7 @@ def test_two_processes_download_once(server: FileServer, tmp_path: Path) -> None
     server.gate = threading.Event()
     file = server.file()
     program = (
-        "from routellm.evals.downloads import *; "
+        "from routellm.downloads import *; "
         f"print(fetch([RemoteFile({file.url!r}, {file.size}, {file.sha256!r})], cache_dir={str(tmp_path)!r})[0])"
     )
 

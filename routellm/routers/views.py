@@ -1,0 +1,94 @@
+"""What a router that is a sum of parts looks at: an embedding, features of form, words, and other routers' scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routellm.embeddings.base import Vector
+from routellm.embeddings.features import PromptFeatures
+from routellm.embeddings.form import FORM_NAMES, form_features, form_features_batch
+from routellm.embeddings.surface import SURFACE_NAMES
+from routellm.embeddings.words import word_counts, word_counts_batch
+from routellm.routers.routers import Router
+
+Floats = NDArray[np.float64]
+
+CLIP = 6.0
+"""Log-odds of a prior router's score are cut off there: a score of 0 or 1 has none that are finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is seen of one prompt, or of n prompts with a first axis of n.
+
+    Attributes:
+        embedding: float32, shape (dim,).
+        form: surface features, then form features: float32, shape (len(Viewer.form_names),).
+        words: float32, shape (BUCKETS,), or (0,) where nobody looks at them.
+        prior: the log-odds of the prior routers' scores: float32, shape (n_priors,).
+    """
+
+    embedding: Vector
+    form: Vector
+    words: Vector
+    prior: Vector
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def row(self, number: int) -> View:
+        """The view of one prompt of many."""
+        return View(self.embedding[number], self.form[number], self.words[number], self.prior[number])
+
+    def take(self, rows: NDArray[np.intp]) -> View:
+        """The views of some prompts."""
+        return View(self.embedding[rows], self.form[rows], self.words[rows], self.prior[rows])
+
+
+class Viewer:
+    """Looks at prompts.
+
+    Args:
+        features: give the embedding and the surface features.
+        priors: routers whose scores are seen too, by name.
+        words: whether words are looked at.
+    """
+
+    form_names = (*SURFACE_NAMES, *FORM_NAMES)
+
+    def __init__(self, features: PromptFeatures, priors: dict[str, Router], *, words: bool = True) -> None:
+        self.features, self.priors, self.words = features, priors, words
+        self.blocking = features.embedder.blocking or any(router.blocking for router in priors.values())
+
+    def see(self, prompt: str) -> View:
+        """One prompt's view."""
+        vector = self.features.encode(prompt)
+        scores = [log_odds(router.calculate_strong_win_rate(prompt)) for router in self.priors.values()]
+        words = word_counts(prompt) if self.words else np.empty(0, dtype=np.float32)
+        return self._view(vector, form_features(prompt), words, np.array(scores, dtype=np.float32))
+
+    def see_batch(self, prompts: Sequence[str]) -> View:
+        """Many prompts' views; rows equal `see` of each prompt."""
+        vectors = self.features.encode_batch(prompts)
+        scores = np.empty((len(prompts), len(self.priors)), dtype=np.float32)
+        for column, router in enumerate(self.priors.values()):
+            scores[:, column] = [log_odds(float(score)) for score in router.calculate_strong_win_rates(prompts)]
+        words = word_counts_batch(prompts) if self.words else np.empty((len(prompts), 0), dtype=np.float32)
+        return self._view(vectors, form_features_batch(prompts), words, scores)
+
+    def _view(self, vectors: Vector, form: Vector, words: Vector, prior: Vector) -> View:
+        width = self.features.embedder.dim
+        joined = np.concatenate((vectors[..., width:], form), axis=-1)
+        return View(vectors[..., :width], joined, words, prior)
+
+
+def log_odds(score: float) -> float:
+    """log(score / (1 - score)), cut off at `CLIP`."""
+    if score <= 0.0 or score >= 1.0:
+        return CLIP if score >= 1.0 else -CLIP
+    return min(max(log(score / (1.0 - score)), -CLIP), CLIP)

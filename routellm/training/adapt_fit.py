@@ -1,0 +1,234 @@
+"""Fit the parts of an adapted router to few labels: what each learns, and how much each counts.
+
+Every part is fitted by itself to the gap, the strong model's score less the weak one's, by least squares: APGR is linear in
+the gap, so a ranking by its expectation is the best there is. Penalties are chosen by the leave-one-out error, which ridge
+regression gives in closed form; the rest was chosen on other data (docs/adapting.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routellm.embeddings.base import Vector
+from routellm.routers.parts import Parts, Trees, standardise
+from routellm.routers.views import View
+from routellm.training.boosting import TreeSettings, fit_trees
+
+Floats = NDArray[np.float64]
+
+FOLDS = 5
+FORM_WEIGHT = 0.7
+"""Length of a mean form vector beside that of a mean embedding in the linear part."""
+
+PULL = 100.0
+"""How many labels it takes to outweigh the guess that the labels and the prior routers are worth the same."""
+
+_PENALTIES = np.geomspace(1.0, 3000.0, 12)
+_LEAST_SPREAD = 1e-6
+_LEAST_SLOPE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Parts as fitted, each in the unit of the gap and without a constant.
+
+    Attributes:
+        embedding, form: float64 weights of the linear part.
+        words: float64 weights of the words.
+        trees: on features of form.
+    """
+
+    embedding: Floats
+    form: Floats
+    words: Floats
+    trees: Trees
+
+    def scores(self, view: View) -> Floats:
+        """What each part says: shape (n, 3): linear, words, trees."""
+        linear = view.embedding @ self.embedding + view.form @ self.form
+        return np.stack([linear, view.words @ self.words, self.trees.predict_batch(view.form)], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Means and spreads of the features of form, each float32 of shape (n_form,)."""
+
+    mean: Vector
+    spread: Vector
+
+    @classmethod
+    def of(cls, form: Vector) -> Scale:
+        """Those of the rows, shape (n, n_form); a feature that never varies keeps its unit."""
+        spread = form.std(axis=0)
+        return cls(form.mean(axis=0), np.where(spread < _LEAST_SPREAD, 1.0, spread).astype(np.float32))
+
+    def standardised(self, view: View) -> View:
+        """The same prompts with standardised features of form, as everything below takes them."""
+        return replace(view, form=standardise(view.form, self.mean, self.spread))
+
+
+def fit_parts(view: View, gap: Floats, trees: Trees) -> Learned:
+    """Fit the linear parts to `gap`, shape (n,), and put them beside `trees`."""
+    embedding_scale, form_scale = _length(view.embedding), _length(view.form) / FORM_WEIGHT
+    linear = ridge(np.hstack([view.embedding / embedding_scale, view.form / form_scale]), gap)
+    width, words_scale = view.embedding.shape[1], _length(view.words)
+    words = ridge(view.words / words_scale, gap) / words_scale
+    return Learned(linear[:width] / embedding_scale, linear[width:] / form_scale, words, trees)
+
+
+def _length(rows: Vector) -> float:
+    """The root mean square length of centred rows."""
+    return max(float(np.sqrt(np.sum(rows.var(axis=0)))), _LEAST_SPREAD)
+
+
+def ridge(rows: NDArray[np.floating], target: Floats) -> Floats:
+    """Weights, shape (features,), of the penalty with the least leave-one-out error; rows and target are centred first."""
+    rows = rows - rows.mean(axis=0)
+    target = target - target.mean()
+    tall = len(rows) > rows.shape[1]
+    spread, axes = np.linalg.eigh((rows.T @ rows if tall else rows @ rows.T).astype(np.float64))
+    spread = np.maximum(spread, 0.0)
+    # Primal (rows @ axes) or dual (axes) coordinates, whichever are fewer; the formulas below hold for both.
+    places = rows @ axes if tall else axes * np.sqrt(spread)
+    along = places.T @ target
+    best, least = along, np.inf
+    for penalty in _PENALTIES:
+        weights = along / (spread + penalty)
+        leverage = (places**2) @ (1.0 / (spread + penalty)) + 1.0 / len(rows)
+        error = float(np.mean(((target - places @ weights) / (1.0 - np.minimum(leverage, 0.999))) ** 2))
+        if error < least:
+            best, least = weights, error
+    if tall:
+        return np.asarray(axes @ best, dtype=np.float64)
+    inverse = np.where(spread > 1e-10, 1.0 / np.sqrt(np.maximum(spread, 1e-10)), 0.0)
+    return np.asarray(rows.T @ (axes @ (inverse * best)), dtype=np.float64)
+
+
+def folds_of(n: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """`FOLDS` times the rows to fit on and the rows to score, drawn anew for each seed."""
+    order = np.random.default_rng([seed, 5]).permutation(n)
+    for fold in range(FOLDS):
+        held = np.sort(order[fold::FOLDS])
+        yield np.setdiff1d(order, held), held
+
+
+@dataclass(frozen=True, slots=True)
+class CrossFit:
+    """Parts fitted on every fold but one, in turn.
+
+    Attributes:
+        scores: float64, shape (n, 3): what the parts say of prompts that they were not fitted on.
+        trees: of every fold.
+    """
+
+    scores: Floats
+    trees: list[Trees]
+
+
+def cross_fit(view: View, gap: Floats, seed: int) -> CrossFit:
+    """Fit on the folds; each prompt is scored by parts that never saw its label."""
+    settings = TreeSettings()
+    scores = np.empty((len(gap), 3))
+    trees = []
+    for number, (fitting, held) in enumerate(folds_of(len(gap), seed)):
+        seen = view.take(fitting)
+        trees.append(fit_trees(seen.form, gap[fitting], settings, seed * FOLDS + number))
+        learned = fit_parts(seen, gap[fitting], trees[-1])
+        scores[held] = learned.scores(view.take(held)) - learned.scores(seen).mean(axis=0)
+    return CrossFit(scores, trees)
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How much each part counts: `parts`, shape (3,), on the parts' scores; `prior`, shape (n_priors,), on log-odds."""
+
+    parts: Floats
+    prior: Floats
+
+    def scores(self, parts: Floats, prior: NDArray[np.floating]) -> Floats:
+        """The mixed score of n prompts; shapes (n, 3) and (n, n_priors)."""
+        return np.asarray(parts @ self.parts + prior @ self.prior, dtype=np.float64)
+
+
+def mix(parts: Floats, prior: NDArray[np.floating], gap: Floats) -> Mix:
+    """The parts alike, each divided by its spread; their sum and the prior scores as least squares weighs them, none below 0.
+
+    Few labels can't weigh, so the weights are drawn towards equal ones: half to the sum, half to the priors.
+
+    Args:
+        parts: scores of prompts that the parts were not fitted on.
+    """
+    spread = np.where(parts.std(axis=0) < _LEAST_SPREAD, np.inf, parts.std(axis=0))
+    together = (parts / spread).sum(axis=1)
+    together_spread = max(float(together.std()), _LEAST_SPREAD)
+    prior_spread = np.where(prior.std(axis=0) < _LEAST_SPREAD, np.inf, prior.std(axis=0))
+    columns = np.column_stack([together / together_spread, prior / prior_spread])
+    equal = np.array([1.0, *np.full(prior.shape[1], 1.0 / prior.shape[1])])
+    weights = non_negative_least_squares(columns - columns.mean(axis=0), gap - gap.mean(), equal, PULL)
+    return Mix(weights[0] / together_spread / spread, weights[1:] / prior_spread)
+
+
+def non_negative_least_squares(rows: Floats, target: Floats, towards: Floats, pull: float, sweeps: int = 200) -> Floats:
+    """Weights of at least 0, shape (columns,), by coordinate descent; for a handful of columns.
+
+    Args:
+        towards: shape (columns,); the multiple of it that fits best is what the weights are drawn to.
+        pull: how strongly, in rows.
+    """
+    fitted = rows @ towards
+    multiple = max(float(fitted @ target) / max(float(fitted @ fitted), _LEAST_SPREAD), _LEAST_SPREAD)
+    products = rows.T @ rows + max(pull, _LEAST_SPREAD) * np.eye(rows.shape[1])
+    along = rows.T @ target + pull * multiple * towards
+    weights = np.zeros(rows.shape[1])
+    for _ in range(sweeps):
+        for column in range(len(weights)):
+            rest = along[column] - products[column] @ weights + products[column, column] * weights[column]
+            weights[column] = max(rest / products[column, column], 0.0)
+    return weights
+
+
+def honest_scores(parts: Floats, prior: NDArray[np.floating], gap: Floats, seed: int) -> Floats:
+    """Mixed scores, shape (n,), with each prompt's weights drawn from the other folds' labels."""
+    scores = np.empty(len(gap))
+    for fitting, held in folds_of(len(gap), seed):
+        weights = mix(parts[fitting], prior[fitting], gap[fitting])
+        scores[held] = weights.scores(parts[held], prior[held] - prior[fitting].mean(axis=0))
+    return scores
+
+
+def calibrate(scores: Floats, won: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and constant of log-odds by Platt's method: a logistic regression whose targets are drawn a little towards each
+    other. Scores that rank the wins backwards get a slope of almost 0, and so one and the same probability."""
+    wins = int(won.sum())
+    target = np.where(won, (wins + 1.0) / (wins + 2.0), 1.0 / (len(won) - wins + 2.0))
+    spread = max(float(scores.std()), _LEAST_SPREAD)
+    columns = np.column_stack([(scores - scores.mean()) / spread, np.ones(len(scores))])
+    weights = np.array([0.0, np.log(wins / (len(won) - wins))])
+    for _ in range(50):  # Newton's method on a convex loss of two unknowns
+        chance = 0.5 * (1.0 + np.tanh(0.5 * (columns @ weights)))
+        hessian = (columns * (chance * (1.0 - chance))[:, None]).T @ columns + 1e-9 * np.eye(2)
+        weights = weights + np.clip(np.linalg.solve(hessian, columns.T @ (target - chance)), -2.0, 2.0)
+    if weights[0] < _LEAST_SLOPE:
+        weights = np.array([_LEAST_SLOPE, np.log(wins / (len(won) - wins))])
+    slope = float(weights[0]) / spread
+    return slope, float(weights[1] - slope * scores.mean())
+
+
+def combine(scale: Scale, learned: Learned, weights: Mix, slope: float, bias: float) -> Parts:
+    """Everything folded into log-odds: slope * mixed score + bias."""
+    linear, words, boosted = slope * weights.parts
+    trees = learned.trees
+    return Parts(
+        form_mean=scale.mean,
+        form_scale=scale.spread,
+        embedding=(linear * learned.embedding).astype(np.float32),
+        form=(linear * learned.form).astype(np.float32),
+        words=(words * learned.words).astype(np.float32),
+        prior=(slope * weights.prior).astype(np.float32),
+        trees=Trees(trees.feature, trees.threshold, (np.float32(boosted) * trees.value).astype(np.float32)),
+        bias=float(np.float32(bias)),  # as it is saved
+    )

@@ -1,0 +1,163 @@
+"""The trainer `bert`: fine-tunes an encoder as a three-way classifier and exports it for serving without torch."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from routellm.downloads import sha256
+from routellm.embeddings.onnx import TOKENIZER, open_tokenizer
+from routellm.errors import ConfigError, MissingExtraError
+from routellm.routers.bert import MODEL as ONNX
+from routellm.routers.bert import BertRouter, OnnxClassifier
+from routellm.training.bert_data import Examples, Rows, Settings, make_examples, sample_for_checks
+from routellm.training.pinned import HASHES, MODEL, REVISION
+from routellm.training.trainers import Report, Trained, Trainer, TrainingData
+
+LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript")
+EXTRAS = "torch,distill"
+WEIGHTS = "model.safetensors"
+RATES = ("strong_wins", "tie", "weak_wins")
+
+
+class BertTrainer(Trainer):
+    """Fine-tunes all-MiniLM-L6-v2, or another encoder of BERT's kind.
+
+    Ties are trained on, as a class of their own. Rows of sources are drawn in proportion to the square root of the sources'
+    sizes, and each source has an offset of the logits that is dropped afterwards.
+    """
+
+    summary = "a three-way sequence classifier (strong wins, tie, weak wins), fine-tuned from a small encoder"
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        add, defaults = parser.add_argument, Settings(epoch_size=0)
+        add("--encoder", metavar="DIR", help=f"folder or hub repository of the encoder (default: {MODEL} at {REVISION})")
+        add("--layers", type=int, metavar="N", help="keep only the encoder's N lowest layers (default: all)")
+        add("--frozen-layers", type=int, default=0, metavar="N", help="leave the N lowest layers as they are (default: 0)")
+        add("--max-length", type=int, default=256, metavar="TOKENS", help="longer prompts are cut (default: %(default)s)")
+        add("--learning-rate", type=float, default=defaults.learning_rate, help="of the encoder (default: %(default)s)")
+        add("--head-learning-rate", type=float, default=defaults.head_learning_rate,
+            help="of the last layer and the offsets (default: %(default)s)")  # fmt: skip
+        add("--weight-decay", type=float, default=defaults.weight_decay, help="of AdamW (default: %(default)s)")
+        add("--batch-size", type=int, default=defaults.batch_size, help="rows a step (default: %(default)s)")
+        add("--epochs", type=int, default=defaults.epochs, help="at most (default: %(default)s)")
+        add("--epoch-size", type=int, metavar="ROWS", help="rows an epoch, after which is validated (default: all)")
+        add("--check-size", type=int, default=1000, metavar="ROWS", help="validation rows an epoch (default: %(default)s)")
+        add("--warmup", type=float, default=defaults.warmup, metavar="SHARE", help="of the steps (default: %(default)s)")
+        add("--patience", type=int, default=defaults.patience, help="epochs without progress (default: %(default)s)")
+        add("--no-source-intercepts", action="store_true", help="learn no offset per source of data")
+        add("--save-every", type=int, default=defaults.save_every, metavar="STEPS",
+            help="steps between the states that --resume goes on from (default: %(default)s)")  # fmt: skip
+
+    def fit(self, data: TrainingData, arguments: argparse.Namespace, work: Path, report: Report) -> Trained:
+        """Fit; see `Trainer.fit`.
+
+        Raises:
+            MissingExtraError: a library that training or the export needs is not installed.
+            CheckpointError: the encoder can't be read, or is not the pinned one.
+        """
+        _check_arguments(arguments)
+        _check_libraries()
+        from routellm.training import bert_export, bert_fit, bert_model
+        from routellm.training.fine_tuning import STATE
+
+        folder = bert_model.find_encoder(arguments.encoder)
+        tokenizer = open_tokenizer(folder / TOKENIZER, arguments.max_length)
+        examples, held = make_examples(data.rows, data.held, data.strong, data.weak, tokenizer)
+        training, checking = np.flatnonzero(~held), np.flatnonzero(held)
+        checking = sample_for_checks(examples, checking, arguments.check_size, data.seed)
+        report(_describe(examples, training, checking))
+        model = bert_model.PromptClassifier(bert_model.load_encoder(folder, arguments.layers))
+        positions = bert_model.max_positions(model.encoder)
+        if arguments.max_length > positions:
+            raise ConfigError(f"--max-length is {arguments.max_length}; the encoder reads {positions} tokens at most.")
+        bert_model.freeze(model, arguments.frozen_layers)
+        settings = _settings(arguments, len(training), data.seed)
+        described = {**_about_encoder(arguments, folder), **asdict(settings)}
+        fit = bert_fit.Fit(model, examples, training, checking, settings, work / STATE)
+        if arguments.resume:
+            fit.resume()
+        fit.run(report)
+
+        logits, rates = fit.logits(checking), examples.share @ examples.class_rates(training)
+        offset = bert_export.serving_offset(logits, rates)
+        files = bert_export.export_classifier(model, folder, offset, arguments.max_length, work)
+        served = OnnxClassifier(files[ONNX], files[TOKENIZER], arguments.max_length)
+        near = bert_export.agreement(served, [examples.prompts[row] for row in checking.tolist()], logits + offset)
+        report(f"int8 against float32 on {len(checking):,} prompts: rank correlation {near['int8_rank_correlation']:.4f}")
+        return Trained(
+            BertRouter.from_classifier(served),
+            tensors={},
+            meta={"max_length": arguments.max_length, "max_positions": positions},
+            files=files,
+            settings=described,
+            metrics={
+                **fit.progress.metrics(),
+                "validation_loss_of_offsets_alone": fit.loss_of_offsets_alone,
+                **near,
+                "base_rates": dict(zip(RATES, rates.tolist(), strict=True)),
+            },
+        )
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
+    for name in ("batch_size", "epochs", "epoch_size", "check_size", "patience", "save_every"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+    for name in ("learning_rate", "head_learning_rate"):
+        if not 0 < getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must lie between 0 and 1.")
+    for name in ("weight_decay", "warmup"):
+        if not 0 <= getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be from 0 to below 1.")
+    if arguments.max_length < 3:
+        raise ConfigError(f"--max-length is {arguments.max_length}; two tokens are special, so it must be at least 3.")
+
+
+def _check_libraries() -> None:
+    for name in LIBRARIES:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise MissingExtraError(f"Training a bert router (which imports {name})", EXTRAS) from error
+
+
+def _settings(arguments: argparse.Namespace, rows: int, seed: int) -> Settings:
+    return Settings(
+        learning_rate=arguments.learning_rate,
+        head_learning_rate=arguments.head_learning_rate,
+        weight_decay=arguments.weight_decay,
+        batch_size=arguments.batch_size,
+        epochs=arguments.epochs,
+        epoch_size=arguments.epoch_size or rows,
+        warmup=arguments.warmup,
+        patience=arguments.patience,
+        source_intercepts=not arguments.no_source_intercepts,
+        save_every=arguments.save_every,
+        seed=seed,
+    )
+
+
+def _about_encoder(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    weights = sha256(folder / WEIGHTS)
+    pinned = weights == HASHES[WEIGHTS]
+    return {
+        "encoder": f"{MODEL}, revision {REVISION}" if pinned else arguments.encoder,
+        "encoder_sha256": weights,
+        "layers": arguments.layers or "all",
+        "frozen_layers": arguments.frozen_layers,
+        "max_length": arguments.max_length,
+    }
+
+
+def _describe(examples: Examples, training: Rows, checking: Rows) -> str:
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(examples.sources, examples.share, strict=True))
+    tokens = np.mean([len(examples.ids[row]) for row in training])
+    return f"{len(training):,} comparisons of {tokens:.0f} tokens to train on, {len(checking):,} to check; drawn: {shares}"

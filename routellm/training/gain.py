@@ -1,0 +1,143 @@
+"""The trainers of `gain_fast` and `gain_accurate`: sums of simple models, each fitted to one kind of comparison.
+
+Which of two models wins on a prompt can be asked in several ways, and each knows something else: how hard a question is shows
+in how many models fail on it, within one family of tasks; for which families a strong model is worth its price shows only
+between them. So comparisons come in kinds (what stands before the slash in a source's name), every kind gets a ridge
+regression on embedding and form and boosted trees on form, and their scores, each divided by its spread, are added up. A kind
+is fitted within its sources, whose base rates say more of how they were made than of the prompt, unless `--across` names it.
+
+`gain_accurate` adds the log-odds of another router, `bert` if nothing else is said, divided by their spread as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from routellm.embeddings.factory import load_embedder
+from routellm.embeddings.features import PromptFeatures
+from routellm.errors import ConfigError, DataError, did_you_mean
+from routellm.routers.gain import AccurateGainRouter, FastGainRouter
+from routellm.routers.parts_router import meta_of, tensors_of
+from routellm.routers.routers import Router, build_router
+from routellm.routers.views import Viewer
+from routellm.training.adapt_fit import Scale
+from routellm.training.gain_fit import Floats, balanced, fit_members, fold, gather, platt
+from routellm.training.trainers import Report, Trained, Trainer, TrainingData
+
+
+class FastGainTrainer(Trainer):
+    """Fits `gain_fast` to the comparisons of the pair."""
+
+    summary = "the default: a sum of ridge regressions and boosted trees, microseconds a decision (numpy; a minute or two)"
+    router_class: type[FastGainRouter] = FastGainRouter
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add("--across", nargs="+", default=[], metavar="KIND",
+            help="kinds of comparisons (what stands before the slash in a source's name) whose sources differ in how often "
+            "the strong model wins because of their prompts; sources of other kinds are each taken for themselves",
+        )  # fmt: skip
+        add("--penalty", type=float, default=1.0, help="of the ridge regressions, a row's weight as unit (default: 1)")
+        add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static, the bundled one)")
+
+    def fit(self, data: TrainingData, arguments: argparse.Namespace, work: Path, report: Report) -> Trained:
+        self._check(arguments)
+        gains = gather(data.rows, data.strong, data.weak)
+        kinds = gains.kinds()
+        for kind in arguments.across:
+            if kind not in kinds:
+                known = ", ".join(map(repr, kinds))
+                raise ConfigError(f"--across names the kind {kind!r}{did_you_mean(kind, kinds)}; the data have: {known}.")
+        priors = self._priors(arguments)
+        features = PromptFeatures(load_embedder(arguments.embedding_model))
+        viewer = Viewer(features, {entry["router"]: _build_prior(entry) for entry in priors}, words=False)
+        report(f"looking at {len(gains.prompts):,} prompts")
+        seen = viewer.see_batch(gains.prompts)
+        held = {row.prompt for row, is_held in zip(data.rows, data.held, strict=True) if is_held}
+        is_held = np.array([prompt in held for prompt in gains.prompts])
+        scale = Scale.of(seen.form[~is_held])
+        view = scale.standardised(seen)
+        report(f"fitting {len(kinds)} kinds of comparisons: {', '.join(kinds)}")
+        fitting = np.flatnonzero(~is_held[gains.prompt])
+        members = fit_members(gains, view, fitting, arguments.across, arguments.penalty, data.seed)
+        scores = members.scores(view)
+        share = 1.0 / max(float(scores.std()), 1e-9)
+        weights = self._prior_weights(arguments, view.prior.astype(np.float64))
+        mixed = share * scores + view.prior @ weights
+        # Probabilities are meant to be those of the pair's own comparisons, where a kind was named for them.
+        shown = np.concatenate([kinds[kind] for kind in arguments.across or kinds])
+        shown = shown[is_held[gains.prompt[shown]]]
+        if len(shown) == 0:
+            raise DataError(
+                "No validation prompt has a comparison to calibrate by; give more data, or a larger --validation-share."
+            )
+        slope, bias = platt(mixed[gains.prompt[shown]], gains.won[shown], balanced(gains.source[shown]))
+        parts = fold(members, share, weights, scale, slope, bias)
+        return Trained(
+            router=self.router_class.from_parts(parts, viewer),
+            tensors=tensors_of(parts),
+            meta={"embedder": arguments.embedding_model, **meta_of(viewer), "priors": priors},
+            settings={"kinds": list(kinds), "across": arguments.across, "penalty": arguments.penalty},
+            metrics={"slope": slope, "validation_prompts_of_the_calibration": len(shown)},
+        )
+
+    def _check(self, arguments: argparse.Namespace) -> None:
+        _check_above_0("--penalty", arguments.penalty)
+
+    def _priors(self, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+        """The routers whose log-odds go into the sum, as `router.json` names them."""
+        return []
+
+    def _prior_weights(self, arguments: argparse.Namespace, prior: Floats) -> Floats:
+        """The weights of their log-odds, shape (n_priors,), beside a sum of the members with a spread of 1."""
+        return np.zeros(0)
+
+
+class AccurateGainTrainer(FastGainTrainer):
+    """Fits `gain_accurate`: train `bert`, or another router, on the same data with the same seed and share first, so that the
+    same prompts are for validation."""
+
+    summary = "gain_fast and an encoder, milliseconds a decision (train bert on the same data first)"
+    router_class = AccurateGainRouter
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        FastGainTrainer.add_arguments(parser)
+        add = parser.add_argument
+        add("--prior", default="bert", metavar="NAME", help="the router whose log-odds are added (default: bert)")
+        add("--prior-path", metavar="DIR", help="its checkpoint (default: the shipped one)")
+        add("--prior-weight", type=float, default=1.0, metavar="X",
+            help="how much of it, beside everything else as 1 (default: 1)")  # fmt: skip
+
+    def _check(self, arguments: argparse.Namespace) -> None:
+        super()._check(arguments)
+        _check_above_0("--prior-weight", arguments.prior_weight)
+
+    def _priors(self, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+        given = {"checkpoint_path": arguments.prior_path} if arguments.prior_path else {}
+        return [{"router": arguments.prior, "arguments": given}]
+
+    def _prior_weights(self, arguments: argparse.Namespace, prior: Floats) -> Floats:
+        return np.asarray(arguments.prior_weight / np.maximum(prior.std(axis=0), 1e-9), dtype=np.float64)
+
+
+def _check_above_0(flag: str, value: float) -> None:
+    if not 0 < value < inf:
+        raise ConfigError(f"{flag} is {value:g}; it must be a number above 0.")
+
+
+def _build_prior(entry: dict[str, Any]) -> Router:
+    """The router that an entry of `priors` names; the entry gets its fingerprint."""
+    router = build_router(entry["router"], entry["arguments"])
+    if router.fingerprint is None:
+        raise ConfigError(
+            f"--prior {entry['router']!r} can't be built on: nothing vouches that it scores a prompt alike each time."
+        )
+    entry["fingerprint"] = router.fingerprint
+    return router

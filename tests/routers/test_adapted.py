@@ -1,0 +1,113 @@
+"""The adapted router: what a checkpoint must hold, and that its score is the sum it says it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from routellm.errors import CheckpointError
+from routellm.routers.adapted import AdaptedRouter
+from routellm.routers.checkpoint import META_FILE, load_checkpoint, save_checkpoint
+from routellm.routers.parts import Trees
+from routellm.routers.views import CLIP, log_odds
+from tests.prompts import ODD_PROMPTS
+from tests.routers.adapting import labels, make_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def router(folder: Path) -> AdaptedRouter:
+    return AdaptedRouter(str(folder))
+
+
+def test_a_batch_equals_singles_to_the_bit(router: AdaptedRouter) -> None:
+    batch = router.calculate_strong_win_rates(ODD_PROMPTS)
+    assert batch.tolist() == [router.calculate_strong_win_rate(prompt) for prompt in ODD_PROMPTS]
+    assert np.all((batch >= 0.0) & (batch <= 1.0))
+    assert router.calculate_strong_win_rates([]).shape == (0,)
+
+
+def test_the_explanation_adds_up_to_the_log_odds(router: AdaptedRouter) -> None:
+    for prompt in [*ODD_PROMPTS, "I had 30 ships and sold 20% each week. How many remain?"]:
+        parts = router.explain(prompt)
+        assert sum(parts.values()) == pytest.approx(log_odds(router.calculate_strong_win_rate(prompt)), abs=1e-4)
+        assert {"constant", "embedding", "words", "trees", "router: mf", "form: stem_numbers"} <= set(parts)
+
+
+def test_what_was_labelled_as_hard_scores_higher(router: AdaptedRouter) -> None:
+    fresh = labels(200, seed=9, noise=0.0)
+    scores = router.calculate_strong_win_rates(fresh.prompts)
+    assert scores[fresh.won].mean() - scores[~fresh.won].mean() > 0.3
+
+
+def test_it_says_what_it_is_and_whether_it_may_be_scored_on_an_event_loop(folder: Path, router: AdaptedRouter) -> None:
+    assert router.fingerprint is not None
+    assert router.fingerprint.startswith("adapted:")
+    assert router.fingerprint == AdaptedRouter(str(folder)).fingerprint
+    assert router.blocking is False
+    assert router.quantiles is not None
+    assert router.quantiles.prompts == 150
+
+
+def test_a_prior_router_that_has_changed_is_refused(folder: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(folder, "adapted")
+    assert checkpoint.meta is not None
+    meta = {name: value for name, value in checkpoint.meta.items() if name != "weights_sha256"}
+    meta["priors"] = [{**meta["priors"][0], "fingerprint": "mf:another"}]
+    changed = save_checkpoint(tmp_path / "changed", "adapted", checkpoint.tensors, meta)
+    with pytest.raises(CheckpointError, match=r"on top of the router 'mf' as 'mf:another'"):
+        AdaptedRouter(str(changed))
+
+
+@pytest.mark.parametrize("tensor", ["words", "bias", "form", "trees.value", "trees.feature"])
+def test_tensors_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, tensor: str) -> None:
+    checkpoint = load_checkpoint(folder, "adapted")
+    tensors = {**checkpoint.tensors, tensor: checkpoint.tensors[tensor][..., :0]}
+    meta = {name: value for name, value in (checkpoint.meta or {}).items() if name != "weights_sha256"}
+    with pytest.raises(CheckpointError, match="fit together"):
+        AdaptedRouter(str(save_checkpoint(tmp_path / "cut", "adapted", tensors, meta)))
+
+
+def test_trees_that_ask_for_unknown_features_are_refused(folder: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(folder, "adapted")
+    tensors = {**checkpoint.tensors, "trees.feature": checkpoint.tensors["trees.feature"] + np.int16(999)}
+    meta = {name: value for name, value in (checkpoint.meta or {}).items() if name != "weights_sha256"}
+    with pytest.raises(CheckpointError, match="features that there are not"):
+        AdaptedRouter(str(save_checkpoint(tmp_path / "wild", "adapted", tensors, meta)))
+
+
+def test_features_of_another_version_are_refused(folder: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(folder, "adapted")
+    meta = {name: value for name, value in (checkpoint.meta or {}).items() if name != "weights_sha256"} | {"form_version": 99}
+    with pytest.raises(CheckpointError, match="form_version 99"):
+        AdaptedRouter(str(save_checkpoint(tmp_path / "newer", "adapted", checkpoint.tensors, meta)))
+
+
+def test_router_json_names_everything_that_a_reader_needs(folder: Path) -> None:
+    meta = json.loads((folder / META_FILE).read_text())
+    assert meta["priors"][0]["router"] == "mf"
+    assert meta["training"]["prompts"] == 150
+    assert set(meta["metrics"]["apgr"]) == {"shipped", "adapted", "difference"}
+
+
+def test_a_tree_reads_its_leaf_off_the_answers() -> None:
+    trees = Trees(
+        feature=np.array([[0, 1], [1, 0]], dtype=np.int16),
+        threshold=np.array([[0.5, 0.0], [0.0, 2.0]], dtype=np.float32),
+        value=np.array([[1, 2, 4, 8], [16, 32, 64, 128]], dtype=np.float32),
+    )
+    rows = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [3.0, 1.0], [0.5, -1.0]], dtype=np.float32)
+    assert trees.predict_batch(rows).tolist() == [1 + 16, 4 + 16, 8 + 64, 8 + 128, 1 + 16]
+
+
+def test_log_odds_are_cut_off_at_certainty() -> None:
+    assert (log_odds(0.0), log_odds(1.0), log_odds(0.5)) == (-CLIP, CLIP, 0.0)
+    assert log_odds(0.7) == pytest.approx(math.log(7 / 3))

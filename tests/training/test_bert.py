@@ -1,0 +1,199 @@
+"""The trainer `bert`, from comparisons to a served folder, on an encoder made on the spot."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from routellm.errors import CheckpointError, ConfigError, MissingExtraError
+from routellm.routers.battles import Outcome
+from routellm.routers.bert import BertRouter, win_rates
+from routellm.routers.checkpoint import save_checkpoint
+from routellm.training.preferences import Preference
+from routellm.training.trainers import TRAINERS, Trained, TrainingData
+from tests.conftest import require
+from tests.embeddings.encoders import VOCABULARY, write_tokenizer
+
+SMALL = [
+    "--epochs", "2", "--epoch-size", "200", "--batch-size", "20", "--check-size", "40", "--learning-rate", "0.003",
+    "--head-learning-rate", "0.03", "--save-every", "1", "--max-length", "16",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random BERT of two layers, as transformers saves it."""
+    torch, transformers = require("torch"), require("transformers")
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        require(name)
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(VOCABULARY), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(folder)
+    write_tokenizer(folder / "tokenizer.json")
+    return folder
+
+
+def data(seed: int = 0) -> TrainingData:
+    """The strong model wins more often on prompts of early letters, in two sources of very different base rates."""
+    generator = np.random.default_rng(9)
+    chances = {  # of the strong model's win and of a tie
+        ("often", True): (0.95, 0.05), ("often", False): (0.4, 0.4),
+        ("seldom", True): (0.5, 0.5), ("seldom", False): (0.0, 0.6),
+    }  # fmt: skip
+    rows = []
+    for place in range(240):
+        source, hard = "often" if place % 2 else "seldom", bool(generator.random() < 0.5)
+        letters = generator.choice(list("abcd" if hard else "wxyz"), 5)
+        wins, ties = chances[source, hard]
+        drawn = generator.random()
+        outcome: Outcome = "first" if drawn < wins else "tie" if drawn < wins + ties else "second"
+        rows.append(Preference(" ".join(letters), "big", "small", outcome, source))
+    return TrainingData(rows, np.arange(240) % 6 == 0, "big", "small", seed)
+
+
+def train(encoder: Path, work: Path, *flags: str, resume: bool = False, lines: list[str] | None = None) -> Trained:
+    trainer = TRAINERS["bert"]()
+    parser = argparse.ArgumentParser()
+    trainer.add_arguments(parser)
+    arguments = parser.parse_args([*SMALL, "--encoder", str(encoder), *flags])
+    arguments.resume = resume
+    work.mkdir(exist_ok=True)
+    return trainer.fit(data(), arguments, work, (lines if lines is not None else []).append)
+
+
+@pytest.fixture(scope="module")
+def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train(encoder, tmp_path_factory.mktemp("work"))
+
+
+def test_training_learns_more_than_the_sources_base_rates(trained: Trained) -> None:
+    assert trained.metrics["validation_loss"] < trained.metrics["validation_loss_of_offsets_alone"] - 0.05
+    assert trained.metrics["int8_rank_correlation"] > 0.98
+    assert trained.metrics["int8_largest_difference"] < 0.1
+    early, late = trained.router.calculate_strong_win_rates(["a b c d a", "w x y z w"])
+    assert early > late + 0.1
+
+
+def test_the_saved_folder_scores_as_the_trained_router(trained: Trained, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "saved", "bert", trained.tensors, trained.meta, None, trained.files)
+    prompts = [row.prompt for row in data().rows[:20]]
+    loaded = BertRouter(str(folder))
+    assert loaded.calculate_strong_win_rates(prompts).tolist() == trained.router.calculate_strong_win_rates(prompts).tolist()
+    assert loaded.fingerprint == trained.router.fingerprint
+    assert str(tmp_path).encode() not in (folder / "model.onnx").read_bytes()
+
+
+def test_the_served_base_rate_is_that_of_the_data_and_of_no_single_source(trained: Trained) -> None:
+    rates = trained.metrics["base_rates"]
+    assert sum(rates.values()) == pytest.approx(1.0)
+    mean = trained.router.calculate_strong_win_rates([row.prompt for row in data().rows]).mean()
+    assert mean == pytest.approx(rates["strong_wins"], abs=0.1)
+
+
+class Interrupted(Exception):
+    """Stands for whatever breaks a run off."""
+
+
+@pytest.mark.parametrize("after", ["epoch 1, step 4 of 10", "epoch 1: "])
+def test_a_resumed_run_ends_as_one_that_never_broke_off(
+    encoder: Path, trained: Trained, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from routellm.training import bert_export
+
+    class Breaks(list[str]):
+        def append(self, line: str) -> None:
+            super().append(line)
+            if len(self) > 1 and self[-2].startswith(after):
+                raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(encoder, tmp_path, lines=Breaks())
+    # The first run's graph: its scores are compared with the second run's logits, so that equal metrics mean equal weights.
+    monkeypatch.setattr(bert_export, "export_classifier", lambda *_: trained.files)
+    lines: list[str] = []
+    again = train(encoder, tmp_path, resume=True, lines=lines)
+    assert not any(line.startswith("epoch 1, step 2 ") for line in lines)
+    assert again.metrics == trained.metrics
+
+
+def test_a_damaged_state_is_refused(encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"?")
+    with pytest.raises(CheckpointError, match="Train without --resume"):
+        train(encoder, tmp_path, resume=True)
+
+
+def test_layers_can_be_dropped_and_frozen_and_offsets_switched_off(
+    encoder: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from routellm.training import bert_export
+
+    monkeypatch.setattr(bert_export, "export_classifier", lambda *_: trained.files)
+    flags = ("--layers", "1", "--frozen-layers", "1", "--no-source-intercepts", "--epochs", "1")
+    other = train(encoder, tmp_path, *flags)
+    assert other.settings["layers"] == 1
+    assert other.settings["source_intercepts"] is False
+    assert other.metrics["validation_loss_of_offsets_alone"] > trained.metrics["validation_loss_of_offsets_alone"] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--layers", "3"), "--layers is 3; the encoder has 2"),
+        (("--frozen-layers", "3"), "--frozen-layers is 3"),
+        (("--max-length", "33"), "the encoder reads 32 tokens at most"),
+        (("--max-length", "2"), "--max-length is 2"),
+        (("--epochs", "0"), "--epochs is 0"),
+        (("--learning-rate", "nan"), "--learning-rate is nan"),
+        (("--warmup", "1"), "--warmup is 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(encoder: Path, tmp_path: Path, flags: tuple[str, ...], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        train(encoder, tmp_path, *flags)
+
+
+def test_a_folder_that_is_no_encoder_is_refused(encoder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(encoder, tmp_path / "copy")
+    (copy / "model.safetensors").write_bytes(b"?")
+    with pytest.raises(CheckpointError, match="is not an encoder of BERT's kind"):
+        train(copy, tmp_path / "work")
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
+        train(copy, tmp_path / "work")
+
+
+def test_the_default_encoder_must_be_the_pinned_one(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from routellm.training import bert_model
+
+    monkeypatch.setattr(bert_model, "resolve_folder", lambda name, files, revision: encoder)
+    with pytest.raises(CheckpointError, match="is not the pinned file"):
+        bert_model.find_encoder(None)
+
+
+def test_the_serving_offset_gives_the_wanted_rates(encoder: Path) -> None:
+    from routellm.training.bert_export import serving_offset
+
+    logits, rates = np.random.default_rng(2).normal(0.0, 2.0, (500, 3)), np.array([0.2, 0.7, 0.1])
+    offset = serving_offset(logits, rates)
+    assert win_rates(logits + offset).mean() == pytest.approx(0.2, abs=1e-6)
+    assert offset.sum() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_missing_library_is_named_with_the_install_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from routellm.training import bert
+
+    def refuse(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(bert, "import_module", refuse)
+    with pytest.raises(MissingExtraError, match=r"pip install \"routellm\[torch,distill\]\""):
+        train(tmp_path, tmp_path)
