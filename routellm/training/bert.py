@@ -15,7 +15,7 @@ from routellm.embeddings.onnx import TOKENIZER, open_tokenizer
 from routellm.errors import ConfigError, MissingExtraError
 from routellm.routers.bert import MODEL as ONNX
 from routellm.routers.bert import BertRouter, OnnxClassifier
-from routellm.training.bert_data import Examples, Rows, Settings, make_examples, sample_for_checks
+from routellm.training.bert_data import Examples, Rows, Settings, ids_by, make_examples, sample_for_checks
 from routellm.training.pinned import HASHES, MODEL, REVISION
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 
@@ -69,7 +69,7 @@ class BertTrainer(Trainer):
 
         folder = bert_model.find_encoder(arguments.encoder)
         tokenizer = open_tokenizer(folder / TOKENIZER, arguments.max_length)
-        examples, held = make_examples(data.rows, data.held, data.strong, data.weak, tokenizer)
+        examples, held = make_examples(data.rows, data.held, data.strong, data.weak, ids_by(tokenizer))
         training, checking = np.flatnonzero(~held), np.flatnonzero(held)
         checking = sample_for_checks(examples, checking, arguments.check_size, data.seed)
         report(_describe(examples, training, checking))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from routellm.errors import DataError
 from routellm.training.preferences import Preference
 
 Rows = NDArray[np.int64]
+
+IdsOf: TypeAlias = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+"""Prompts -> each one's token ids."""
 
 CLASSES = {"first": 0, "tie": 1, "second": 2}
 """Outcome of a comparison whose first model is the strong one -> class: strong wins, tie, weak wins."""
@@ -99,13 +103,13 @@ class Examples:
 
 
 def make_examples(
-    rows: Sequence[Preference], held: NDArray[np.bool_], strong: str, weak: str, tokenizer: Tokenizer
+    rows: Sequence[Preference], held: NDArray[np.bool_], strong: str, weak: str, ids_of: IdsOf
 ) -> tuple[Examples, NDArray[np.bool_]]:
     """Turn the comparisons of `strong` and `weak`, either way round, into examples; others say nothing about this pair.
 
     Args:
         held: which rows are for validation.
-        tokenizer: pads nothing, and cuts where prompts are to be cut.
+        ids_of: gives the token ids of prompts, cut where they are to be cut.
 
     Returns:
         The examples, and which of them are for validation.
@@ -143,7 +147,7 @@ def make_examples(
     prompts = [prompt for prompt, _ in merged]
     examples = Examples(
         prompts,
-        _tokenise(prompts, tokenizer),
+        _tokenise(prompts, ids_of),
         counts / weight[:, None],
         weight / mean[source],
         source,
@@ -153,13 +157,18 @@ def make_examples(
     return examples, for_validation
 
 
-def _tokenise(prompts: Sequence[str], tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
+def ids_by(tokenizer: Tokenizer) -> IdsOf:
+    """The token ids that a tokenizer gives; it is to pad nothing."""
+    return lambda prompts: [encoded.ids for encoded in tokenizer.encode_batch(list(prompts))]
+
+
+def _tokenise(prompts: Sequence[str], ids_of: IdsOf) -> list[NDArray[np.int32]]:
     distinct = list(dict.fromkeys(prompts))
     ids: dict[str, NDArray[np.int32]] = {}
     for start in range(0, len(distinct), _TOKENISED_AT_ONCE):
         part = distinct[start : start + _TOKENISED_AT_ONCE]
-        encoded = tokenizer.encode_batch([valid_utf8(prompt) for prompt in part])
-        ids.update((prompt, np.array(each.ids, dtype=np.int32)) for prompt, each in zip(part, encoded, strict=True))
+        found = ids_of([valid_utf8(prompt) for prompt in part])
+        ids.update((prompt, np.array(each, dtype=np.int32)) for prompt, each in zip(part, found, strict=True))
     return [ids[prompt] for prompt in prompts]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,11 @@ class CausalLLMTrainer(Trainer):
         base = BaseModel(source, arguments.base_revision, hash_files(folder))
         tokenizer, first = load_tokenizer(folder, SPECIAL_TOKENS)
         prompt = RatingPrompt(tokenizer, SYSTEM, CLASSIFIER, arguments.max_length, folder)
-        examples, held = make_examples(data.rows, data.held, data.strong, data.weak, _Encoder(prompt))
+
+        def ids_of(prompts: Sequence[str]) -> list[list[int]]:
+            return [prompt.ids(one) for one in prompts]
+
+        examples, held = make_examples(data.rows, data.held, data.strong, data.weak, ids_of)
         training = np.flatnonzero(~held)
         checking = sample_for_checks(examples, np.flatnonzero(held), arguments.check_size, data.seed)
         tokens = np.mean([len(examples.ids[row]) for row in training.tolist()])
@@ -95,21 +99,6 @@ class CausalLLMTrainer(Trainer):
             fit.resume()
         fit.run(report)
         return _trained(fit.tensors(), base, folder, arguments, work, fit.progress.metrics(), settings)
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    ids: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoder:
-    """What `make_examples` needs of a tokenizer."""
-
-    prompt: RatingPrompt
-
-    def encode_batch(self, prompts: Sequence[str]) -> list[_Encoded]:
-        return [_Encoded(self.prompt.ids(prompt)) for prompt in prompts]
 
 
 def _trained(

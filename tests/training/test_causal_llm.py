@@ -145,12 +145,12 @@ def test_offsets_start_at_the_base_rates_and_are_not_served(base: Path, tmp_path
     from routellm.routers.causal.prompt import RatingPrompt
     from routellm.training.bert_data import make_examples
     from routellm.training.causal_fit import RATINGS, Fit, Settings
-    from routellm.training.causal_llm import SPECIAL_TOKENS, _Encoder
+    from routellm.training.causal_llm import SPECIAL_TOKENS
 
     data = comparisons()
     tokenizer, first = load_tokenizer(base, SPECIAL_TOKENS)
     prompt = RatingPrompt(tokenizer, SYSTEM, CLASSIFIER, 200, base)
-    examples, held = make_examples(data.rows, data.held, "big", "small", _Encoder(prompt))
+    examples, held = make_examples(data.rows, data.held, "big", "small", lambda prompts: [prompt.ids(one) for one in prompts])
     rows = np.flatnonzero(~held)
 
     def offsets(**settings: Any) -> np.ndarray[Any, Any]:
