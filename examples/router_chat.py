@@ -95,8 +95,6 @@ class Page:
     ) -> AsyncIterator[Any]:
         """Answer the last turn, piece by piece."""
         yield state_of(turns)
-        if not busy(turns):
-            return  # nothing was typed
         async for turn in answer(self._client, turns, model_name(router, threshold), temperature, known.roles):
             turns[-1] = turn  # in the page's own list, so that Stop finds it, whenever it comes between two yields
             yield state_of(turns)
@@ -127,12 +125,17 @@ def busy(turns: list[Turn]) -> bool:
 
 
 def submit(prompt: str, turns: list[Turn]) -> tuple[str, list[Turn]]:
-    """An emptied box, and the turns with a new one; while an answer comes in, a notice, and all stays as it is."""
+    """An emptied box, and the turns with a new one; while an answer comes in, or without text, a notice, and all stays.
+
+    The notice is an error, so that no run follows whose end could be taken for that of the next prompt's.
+    """
     import gradio as gr
 
     if busy(turns):  # Enter was pressed; there is no button for it
         raise gr.Error("An answer is coming in: wait for its end, or stop it.", duration=4, print_exception=False)
-    return "", [*turns, Turn(prompt)] if prompt.strip() else turns
+    if not prompt.strip():
+        raise gr.Error("Type a prompt first.", duration=2, print_exception=False)
+    return "", [*turns, Turn(prompt)]
 
 
 def again(turns: list[Turn]) -> list[Turn]:

@@ -161,7 +161,7 @@ def _open_session(model: Path, threads: int) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError("The onnx embedder", "onnx") from error
+        raise MissingExtraError("An ONNX model", "onnx") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
