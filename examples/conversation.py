@@ -35,7 +35,7 @@ class Turn:
     done: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # Gradio hashes it to see whether it changed; its mappings have no hash
 class Served:
     """What a server offers: its routers with their default thresholds, and its models with their roles."""
 

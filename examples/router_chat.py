@@ -85,9 +85,9 @@ class Page:
             for run in (sent, resent):
                 run.then(finish, turns, shown, **quick)  # runs after a cancelled event too
             gr.on([clear.click, chat.clear], clear_all, turns, shown, **quick)
-            told = {"fn": in_force, "inputs": [router, threshold, known], "outputs": force, **quick}
-            gr.on([router.change, threshold.change], **told)
-            page.load(self.refresh, router, [known, router, status], **quick).then(**told)
+            # One event for all three: of two, the answer to the earlier could come last and show a threshold of before.
+            gr.on([router.change, threshold.change, known.change], in_force, [router, threshold, known], force, **quick)
+            page.load(self.refresh, router, [known, router, status], **quick)
         return page
 
     async def ask(

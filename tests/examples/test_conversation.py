@@ -102,7 +102,9 @@ def test_what_is_in_force_has_the_server_s_default_where_it_is_known() -> None:
 
 def test_routers_and_roles_are_read_from_a_live_server() -> None:
     with RunningServer(settings_for_demo()) as server, server.client() as client:
-        assert read_served(client) == Served({"random": 0.5}, {"demo/strong": "strong", "demo/weak": "weak"})
+        served = read_served(client)
+    assert served.routers == {"random": 0.5}
+    assert served.roles == {"demo/strong": "strong", "demo/weak": "weak"}
 
 
 @pytest.mark.parametrize("body", [b"<html>Hello</html>", b'{"object": "list"}', b"[]"])
