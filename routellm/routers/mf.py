@@ -13,7 +13,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from routellm.embeddings.surface import SURFACE_NAMES
 from routellm.errors import CheckpointError, ConfigError, did_you_mean
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
 from routellm.routers.checkpoint_features import read_features
+from routellm.routers.odds import sigmoid
 from routellm.routers.routers import Router
 
 PUBLISHED_STRONG = "gpt-4-1106-preview"
@@ -164,12 +164,12 @@ class MatrixFactorizationRouter(Router):
         self._weights = weights.pair_weights(strong, weak)
 
     def calculate_strong_win_rate(self, prompt: str) -> float:
-        return _sigmoid(float(self._weights @ self.features.encode(prompt)))
+        return sigmoid(float(self._weights @ self.features.encode(prompt)))
 
     def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         # Row by row: a matrix product may round otherwise, and a batch must equal singles.
         rows = self.features.encode_batch(prompts)
-        return np.array([_sigmoid(float(self._weights @ row)) for row in rows], dtype=np.float64)
+        return np.array([sigmoid(float(self._weights @ row)) for row in rows], dtype=np.float64)
 
     def explain(self, prompt: str) -> dict[str, float]:
         """What each part of the prompt's vector adds to the logit of the win rate; the values sum to the logit."""
@@ -209,7 +209,3 @@ def _check_shapes(checkpoint: Checkpoint, given: Mapping[str, int | bool | None]
     for name, value in given.items():
         if value is not None and value != found[name]:
             raise CheckpointError(f"{checkpoint.path}: {name} is {found[name]!r}, where the configuration says {value!r}.")
-
-
-def _sigmoid(logit: float) -> float:
-    return 1.0 / (1.0 + exp(-logit)) if logit >= 0 else exp(logit) / (1.0 + exp(logit))

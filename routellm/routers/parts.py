@@ -8,7 +8,6 @@ Each part was fitted by itself to the same labels; what one of them takes for si
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +98,3 @@ def standardise(form: Vector, mean: Vector, scale: Vector) -> Vector:
     """(form - mean) / scale, cut off at `CLIP`."""
     standard: Vector = np.clip((form - mean) / scale, -CLIP, CLIP)
     return standard
-
-
-def sigmoid(logit: float) -> float:
-    """1 / (1 + exp(-logit)), for any finite logit."""
-    return 1.0 / (1.0 + exp(-logit)) if logit >= 0 else exp(logit) / (1.0 + exp(logit))

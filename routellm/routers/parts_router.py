@@ -19,7 +19,8 @@ from routellm.embeddings.words import BUCKETS, WORDS_VERSION
 from routellm.errors import CheckpointError
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
 from routellm.routers.checkpoint_features import read_features
-from routellm.routers.parts import Parts, Trees, sigmoid
+from routellm.routers.odds import sigmoid
+from routellm.routers.parts import Parts, Trees
 from routellm.routers.routers import Router, build_router
 from routellm.routers.views import Viewer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,8 @@ from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.form import FORM_NAMES, form_features, form_features_batch
 from routellm.embeddings.surface import SURFACE_NAMES
 from routellm.embeddings.words import word_counts, word_counts_batch
+from routellm.routers.odds import log_odds
 from routellm.routers.routers import Router
-
-Floats = NDArray[np.float64]
-
-CLIP = 6.0
-"""Log-odds of a prior router's score are cut off there: a score of 0 or 1 has none that are finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +80,3 @@ class Viewer:
         width = self.features.embedder.dim
         joined = np.concatenate((vectors[..., width:], form), axis=-1)
         return View(vectors[..., :width], joined, words, prior)
-
-
-def log_odds(score: float) -> float:
-    """log(score / (1 - score)), cut off at `CLIP`."""
-    if score <= 0.0 or score >= 1.0:
-        return CLIP if score >= 1.0 else -CLIP
-    return min(max(log(score / (1.0 - score)), -CLIP), CLIP)

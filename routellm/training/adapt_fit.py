@@ -206,16 +206,30 @@ def calibrate(scores: Floats, won: NDArray[np.bool_]) -> tuple[float, float]:
     wins = int(won.sum())
     target = np.where(won, (wins + 1.0) / (wins + 2.0), 1.0 / (len(won) - wins + 2.0))
     spread = max(float(scores.std()), _LEAST_SPREAD)
-    columns = np.column_stack([(scores - scores.mean()) / spread, np.ones(len(scores))])
-    weights = np.array([0.0, np.log(wins / (len(won) - wins))])
+    start = float(np.log(wins / (len(won) - wins)))
+    line = logistic_line((scores - scores.mean()) / spread, target, np.ones(len(scores)), start, 1e-9)
+    if line[0] < _LEAST_SLOPE:
+        line = np.array([_LEAST_SLOPE, start])
+    slope = float(line[0]) / spread
+    return slope, float(line[1] - slope * scores.mean())
+
+
+def logistic_line(standard: Floats, target: Floats, weights: Floats, start: float, ridge: float) -> Floats:
+    """Slope and constant, shape (2,), of the weighted logistic regression of `target` on one column.
+
+    Args:
+        standard: the column, with mean 0 and spread 1, shape (n,).
+        target: probabilities, shape (n,); shares of wins will do.
+        start: the constant to start from.
+        ridge: added to the diagonal of the curvature, which scores that part the targets would make singular.
+    """
+    columns = np.column_stack([standard, np.ones(len(standard))])
+    line = np.array([0.0, start])
     for _ in range(50):  # Newton's method on a convex loss of two unknowns
-        chance = 0.5 * (1.0 + np.tanh(0.5 * (columns @ weights)))
-        hessian = (columns * (chance * (1.0 - chance))[:, None]).T @ columns + 1e-9 * np.eye(2)
-        weights = weights + np.clip(np.linalg.solve(hessian, columns.T @ (target - chance)), -2.0, 2.0)
-    if weights[0] < _LEAST_SLOPE:
-        weights = np.array([_LEAST_SLOPE, np.log(wins / (len(won) - wins))])
-    slope = float(weights[0]) / spread
-    return slope, float(weights[1] - slope * scores.mean())
+        chance = 0.5 * (1.0 + np.tanh(0.5 * (columns @ line)))
+        hessian = (columns * (weights * chance * (1.0 - chance))[:, None]).T @ columns + ridge * np.eye(2)
+        line = line + np.clip(np.linalg.solve(hessian, columns.T @ (weights * (target - chance))), -2.0, 2.0)
+    return line
 
 
 def combine(scale: Scale, learned: Learned, weights: Mix, slope: float, bias: float) -> Parts:

@@ -17,6 +17,7 @@ from routellm.routers.bert import MODEL as ONNX
 from routellm.routers.bert import BertRouter, OnnxClassifier
 from routellm.training.bert_data import Examples, Rows, Settings, ids_by, make_examples, sample_for_checks
 from routellm.training.pinned import HASHES, MODEL, REVISION
+from routellm.training.schedule import check_schedule, schedule_of
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 
 LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript")
@@ -78,7 +79,8 @@ class BertTrainer(Trainer):
         if arguments.max_length > positions:
             raise ConfigError(f"--max-length is {arguments.max_length}; the encoder reads {positions} tokens at most.")
         bert_model.freeze(model, arguments.frozen_layers)
-        settings = _settings(arguments, len(training), data.seed)
+        schedule = schedule_of(arguments, len(training), data.seed)
+        settings = Settings(**schedule, head_learning_rate=arguments.head_learning_rate)
         described = {**_about_encoder(arguments, folder), **asdict(settings)}
         fit = bert_fit.Fit(model, examples, training, checking, settings, work / STATE)
         if arguments.resume:
@@ -107,16 +109,7 @@ class BertTrainer(Trainer):
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
-    for name in ("batch_size", "epochs", "epoch_size", "check_size", "patience", "save_every"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
-    for name in ("learning_rate", "head_learning_rate"):
-        if not 0 < getattr(arguments, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must lie between 0 and 1.")
-    for name in ("weight_decay", "warmup"):
-        if not 0 <= getattr(arguments, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be from 0 to below 1.")
+    check_schedule(arguments, rates=["head_learning_rate"])
     if arguments.max_length < 3:
         raise ConfigError(f"--max-length is {arguments.max_length}; two tokens are special, so it must be at least 3.")
 
@@ -127,22 +120,6 @@ def _check_libraries() -> None:
             import_module(name)
         except ImportError as error:
             raise MissingExtraError(f"Training a bert router (which imports {name})", EXTRAS) from error
-
-
-def _settings(arguments: argparse.Namespace, rows: int, seed: int) -> Settings:
-    return Settings(
-        learning_rate=arguments.learning_rate,
-        head_learning_rate=arguments.head_learning_rate,
-        weight_decay=arguments.weight_decay,
-        batch_size=arguments.batch_size,
-        epochs=arguments.epochs,
-        epoch_size=arguments.epoch_size or rows,
-        warmup=arguments.warmup,
-        patience=arguments.patience,
-        source_intercepts=not arguments.no_source_intercepts,
-        save_every=arguments.save_every,
-        seed=seed,
-    )
 
 
 def _about_encoder(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import TypeAlias
 
 import numpy as np
@@ -13,46 +12,16 @@ from tokenizers import Tokenizer
 
 from routellm.embeddings.base import valid_utf8
 from routellm.errors import DataError
+from routellm.training.dataset import CLASSES, held_prompts, weigh_outcomes
 from routellm.training.preferences import Preference
+from routellm.training.schedule import Schedule
 
 Rows = NDArray[np.int64]
 
 IdsOf: TypeAlias = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 """Prompts -> each one's token ids."""
 
-CLASSES = {"first": 0, "tie": 1, "second": 2}
-"""Outcome of a comparison whose first model is the strong one -> class: strong wins, tie, weak wins."""
-
 _TOKENISED_AT_ONCE = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """What is set for any fine-tuning.
-
-    Attributes:
-        epoch_size: rows an epoch; after each epoch is validated.
-        learning_rate, weight_decay: of AdamW.
-        batch_size: rows a step.
-        epochs: the most that are run.
-        warmup: share of the steps in which the learning rate rises from 0; it falls to 0 over the rest.
-        patience: epochs without a better validation loss after which training ends.
-        source_intercepts: learn an offset of the logits per source of data and drop it afterwards. Sources differ in how often
-            the strong model wins; without the offsets the model learns to tell the source.
-        save_every: steps between saved states.
-        seed: fixes the order of rows, initial weights and dropout.
-    """
-
-    epoch_size: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    batch_size: int
-    epochs: int = 3
-    warmup: float = 0.06
-    patience: int = 2
-    source_intercepts: bool = True
-    save_every: int
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,25 +87,13 @@ def make_examples(
         DataError: no row compares the two, a weight is not a finite number above 0, or training or validation has no
             comparison that the strong model won, or only such.
     """
-    chosen = [place for place, row in enumerate(rows) if {row.first, row.second} == {strong, weak}]
-    if not chosen:
-        raise DataError(
-            f"None of the {len(rows):,} comparisons is of {strong!r} and {weak!r}. Name two models that the data compare, or "
-            f"read the data by role."
-        )
-    kept = [rows[place] if rows[place].first == strong else rows[place].turned() for place in chosen]
-    merged: dict[tuple[str, str], NDArray[np.float64]] = {}
-    validates: dict[tuple[str, str], bool] = {}
-    for row, is_held in zip(kept, held[chosen], strict=True):
-        if not (isfinite(row.weight) and row.weight > 0):
-            raise DataError(f"A comparison of the source {row.source!r} weighs {row.weight!r}; give a finite number above 0.")
-        merged.setdefault((row.prompt, row.source), np.zeros(len(CLASSES)))[CLASSES[row.outcome]] += row.weight
-        validates[row.prompt, row.source] = bool(is_held)
+    merged = weigh_outcomes(rows, strong, weak)
+    validates = held_prompts(rows, held)
     sources = sorted({source for _, source in merged})
     place_of = {name: place for place, name in enumerate(sources)}
     source = np.array([place_of[name] for _, name in merged])
     counts = np.array(list(merged.values()))
-    for_validation = np.array(list(validates.values()))
+    for_validation = np.array([prompt in validates for prompt, _ in merged])
     for part, name in ((~for_validation, "training"), (for_validation, "validation")):
         won = counts[part, CLASSES["first"]].sum()
         if not 0.0 < won < counts[part].sum():

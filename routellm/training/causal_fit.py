@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from routellm.routers.causal.lora import adapt, adapter_tensors, rating_head
 from routellm.routers.causal.model import last_logits
-from routellm.training.bert_data import Examples, Rows, Schedule, by_length
+from routellm.training.bert_data import Examples, Rows, by_length
 from routellm.training.fine_tuning import FineTuning, as_array
+from routellm.training.schedule import Schedule
 
 TOKENS_AT_ONCE = 512
 """Of a step's rows, as many go through the model together as make this many tokens: gradients add up over the parts. Each

@@ -16,6 +16,7 @@ from routellm.routers.causal.prompt import CLASSIFIER_FILE, FIELD, SYSTEM_FILE, 
 from routellm.routers.causal_llm import CausalLLMRouter
 from routellm.routers.checkpoint import save_checkpoint
 from routellm.training.bert_data import make_examples, sample_for_checks
+from routellm.training.schedule import check_schedule, schedule_of
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class CausalLLMTrainer(Trainer):
         """
         _check_arguments(arguments)
         libraries()
-        from routellm.training.causal_fit import Fit
+        from routellm.training.causal_fit import Fit, Settings
         from routellm.training.fine_tuning import STATE
 
         folder = find_base(arguments.base, arguments.base_revision)
@@ -93,7 +94,8 @@ class CausalLLMTrainer(Trainer):
         tokens = np.mean([len(examples.ids[row]) for row in training.tolist()])
         report(f"{len(training):,} comparisons of {tokens:.0f} tokens to train on, {len(checking):,} to check")
         model = load_model(folder, Placement(arguments.device, "float32"))
-        settings = _settings(arguments, len(training), data.seed)
+        schedule = schedule_of(arguments, len(training), data.seed)
+        settings = Settings(**schedule, rank=arguments.rank, alpha=arguments.alpha, layers=arguments.layers)
         fit = Fit(model, first, _starts(tokenizer), examples, training, checking, settings, work / STATE)
         if arguments.resume:
             fit.resume()
@@ -127,34 +129,6 @@ def _starts(tokenizer: Any) -> list[int]:
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
-    for name in ("rank", "layers", "max_length", "batch_size", "epochs", "epoch_size", "check_size", "patience", "save_every"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
-    if not 0 < arguments.learning_rate < 1:
-        raise ConfigError(f"--learning-rate is {arguments.learning_rate}; it must lie between 0 and 1.")
+    check_schedule(arguments, whole=["rank", "layers", "max_length"])
     if not arguments.alpha > 0:
         raise ConfigError(f"--alpha is {arguments.alpha}; it must be above 0.")
-    for name in ("weight_decay", "warmup"):
-        if not 0 <= getattr(arguments, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; it must be from 0 to below 1.")
-
-
-def _settings(arguments: argparse.Namespace, rows: int, seed: int) -> Settings:
-    from routellm.training.causal_fit import Settings
-
-    return Settings(
-        rank=arguments.rank,
-        alpha=arguments.alpha,
-        layers=arguments.layers,
-        learning_rate=arguments.learning_rate,
-        weight_decay=arguments.weight_decay,
-        batch_size=arguments.batch_size,
-        epochs=arguments.epochs,
-        epoch_size=arguments.epoch_size or rows,
-        warmup=arguments.warmup,
-        patience=arguments.patience,
-        source_intercepts=not arguments.no_source_intercepts,
-        save_every=arguments.save_every,
-        seed=seed,
-    )

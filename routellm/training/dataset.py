@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
 from routellm.embeddings.base import Vector
 from routellm.embeddings.features import PromptFeatures
+from routellm.errors import DataError
 from routellm.training.factorization import Battles
 from routellm.training.preferences import Preference
+
+CLASSES = {"first": 0, "tie": 1, "second": 2}
+"""Outcome of a comparison whose first model is the strong one -> class: strong wins, tie, weak wins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +71,30 @@ def split_by_prompt(n_prompts: int, share: float, seed: int) -> NDArray[np.bool_
     picked = np.random.default_rng([seed, 2]).permutation(n_prompts)[: max(1, round(n_prompts * share))]
     chosen[picked] = True
     return chosen
+
+
+def weigh_outcomes(rows: Sequence[Preference], strong: str, weak: str) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """What the comparisons of `strong` and `weak`, either way round, weigh for each class of `CLASSES`, by prompt and source.
+
+    Raises:
+        DataError: no row compares the two, or a weight is not a finite number above 0.
+    """
+    found: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for row in rows:
+        if {row.first, row.second} != {strong, weak}:
+            continue
+        if not (isfinite(row.weight) and row.weight > 0):
+            raise DataError(f"A comparison of the source {row.source!r} weighs {row.weight!r}; give a finite number above 0.")
+        outcome = row.outcome if row.first == strong else row.turned().outcome
+        found.setdefault((row.prompt, row.source), np.zeros(len(CLASSES)))[CLASSES[outcome]] += row.weight
+    if not found:
+        raise DataError(
+            f"None of the {len(rows):,} comparisons is of {strong!r} and {weak!r}. Name two models that the data compare, or "
+            f"read the data by role."
+        )
+    return found
+
+
+def held_prompts(rows: Sequence[Preference], held: NDArray[np.bool_]) -> set[str]:
+    """The prompts that are for validation; all rows of a prompt are on one side."""
+    return {row.prompt for row, is_held in zip(rows, held, strict=True) if is_held}

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from routellm.errors import CheckpointError, DataError
-from routellm.training.bert_data import Examples, Rows, Schedule, by_length, epoch_order
+from routellm.training.bert_data import Examples, Rows, by_length, epoch_order
 from routellm.training.resume import load_state, save_state
+from routellm.training.schedule import Schedule
 from routellm.training.trainers import Report
 
 STATE = "state.safetensors"

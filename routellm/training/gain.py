@@ -26,6 +26,7 @@ from routellm.routers.parts_router import meta_of, tensors_of
 from routellm.routers.routers import Router, build_router
 from routellm.routers.views import Viewer
 from routellm.training.adapt_fit import Scale
+from routellm.training.dataset import held_prompts
 from routellm.training.gain_fit import Floats, balanced, fit_members, fold, gather, platt
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 
@@ -59,7 +60,7 @@ class FastGainTrainer(Trainer):
         viewer = Viewer(features, {entry["router"]: _build_prior(entry) for entry in priors}, words=False)
         report(f"looking at {len(gains.prompts):,} prompts")
         seen = viewer.see_batch(gains.prompts)
-        held = {row.prompt for row, is_held in zip(data.rows, data.held, strict=True) if is_held}
+        held = held_prompts(data.rows, data.held)
         is_held = np.array([prompt in held for prompt in gains.prompts])
         scale = Scale.of(seen.form[~is_held])
         view = scale.standardised(seen)

@@ -15,8 +15,9 @@ from routellm.embeddings.base import Vector
 from routellm.errors import DataError
 from routellm.routers.parts import Parts, Trees
 from routellm.routers.views import View
-from routellm.training.adapt_fit import Scale
+from routellm.training.adapt_fit import Scale, logistic_line
 from routellm.training.boosting import TreeSettings, fit_trees, joined
+from routellm.training.dataset import weigh_outcomes
 from routellm.training.preferences import Preference
 
 Floats = NDArray[np.float64]
@@ -59,19 +60,9 @@ def gather(rows: Sequence[Preference], strong: str, weak: str) -> Gains:
     """Take the comparisons of the pair together, by prompt and source.
 
     Raises:
-        DataError: no row compares the two, or all of them end alike.
+        DataError: no row compares the two, a weight is not a finite number above 0, or all rows end alike.
     """
-    sums: dict[tuple[str, str], Floats] = {}
-    places = {"first": 0, "tie": 1, "second": 2}
-    for row in rows:
-        if (row.first, row.second) == (weak, strong):
-            row = row.turned()
-        if (row.first, row.second) == (strong, weak):
-            sums.setdefault((row.prompt, row.source), np.zeros(3))[places[row.outcome]] += row.weight
-    if not sums:
-        raise DataError(
-            f"None of the {len(rows):,} comparisons is of {strong!r} and {weak!r}. Name two that the data compare."
-        )
+    sums = weigh_outcomes(rows, strong, weak)
     shares = np.array(list(sums.values()))
     shares /= shares.sum(axis=1, keepdims=True)
     gain = shares[:, 0] - shares[:, 2]
@@ -108,6 +99,15 @@ def balanced(source: NDArray[np.int64]) -> Floats:
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
+def centred(values: Floats, groups: NDArray[np.int64], weights: Floats) -> Floats:
+    """`values`, of shape (n,) or (n, columns), less their weighted mean in each row's group."""
+    totals = np.bincount(groups, weights)
+    totals[totals == 0] = 1.0
+    sums = np.zeros((len(totals), *values.shape[1:]))
+    np.add.at(sums, groups, (values.T * weights).T)
+    return np.asarray(values - (sums.T / totals).T[groups], dtype=np.float64)
+
+
 def fit_linear(view: View, target: Floats, groups: NDArray[np.int64], weights: Floats, penalty: float) -> Linear:
     """Least squares with rows and target centred within `groups`.
 
@@ -117,12 +117,7 @@ def fit_linear(view: View, target: Floats, groups: NDArray[np.int64], weights: F
     """
     scale = max(float(np.sqrt(view.embedding.var(axis=0).mean())), _LEAST_SPREAD)
     rows = np.hstack([view.embedding / scale, view.form]).astype(np.float64)
-    totals = np.bincount(groups, weights)
-    totals[totals == 0] = 1.0
-    means = np.zeros((len(totals), rows.shape[1]))
-    np.add.at(means, groups, rows * weights[:, None])
-    rows -= (means / totals[:, None])[groups]
-    target = target - (np.bincount(groups, weights * target) / totals)[groups]
+    rows, target = centred(rows, groups, weights), centred(target, groups, weights)
     products = (rows * weights[:, None]).T @ rows + penalty * (weights.sum() + SMALL) * np.eye(rows.shape[1])
     found = np.linalg.solve(products, rows.T @ (weights * target))
     width = view.embedding.shape[1]
@@ -131,9 +126,7 @@ def fit_linear(view: View, target: Floats, groups: NDArray[np.int64], weights: F
 
 def fit_boosted(form: Vector, target: Floats, groups: NDArray[np.int64], weights: Floats, seed: int) -> Trees:
     """Trees on rows drawn by their weight, with the target centred within `groups`."""
-    totals = np.bincount(groups, weights)
-    totals[totals == 0] = 1.0
-    rest = target - (np.bincount(groups, weights * target) / totals)[groups]
+    rest = centred(target, groups, weights)
     drawn = np.random.default_rng([seed, 7]).choice(len(rest), min(TREE_ROWS, len(rest)), p=weights / weights.sum())
     return fit_trees(form[drawn], rest[drawn], TREES, seed)
 
@@ -183,16 +176,11 @@ def fit_members(gains: Gains, view: View, rows: NDArray[np.intp], across: Sequen
 def platt(scores: Floats, won: Floats, weights: Floats) -> tuple[float, float]:
     """Slope and constant of log-odds that make scores probabilities: weighted logistic regression on shares of wins."""
     spread = max(float(scores.std()), _LEAST_SPREAD)
-    columns = np.column_stack([(scores - scores.mean()) / spread, np.ones(len(scores))])
     mean = float(np.clip(np.average(won, weights=weights), 1e-3, 1 - 1e-3))
-    found = np.array([0.0, np.log(mean / (1 - mean))])
-    for _ in range(50):  # Newton's method on a convex loss of two unknowns
-        chance = 0.5 * (1.0 + np.tanh(0.5 * (columns @ found)))
-        curvature = weights * chance * (1.0 - chance)
-        hessian = (columns * curvature[:, None]).T @ columns + 1e-6 * weights.sum() * np.eye(2)
-        found = found + np.clip(np.linalg.solve(hessian, columns.T @ (weights * (won - chance))), -2.0, 2.0)
-    slope = max(float(found[0]), 1e-3) / spread
-    return slope, float(found[1] - slope * scores.mean())
+    start = float(np.log(mean / (1 - mean)))
+    line = logistic_line((scores - scores.mean()) / spread, won, weights, start, 1e-6 * float(weights.sum()))
+    slope = max(float(line[0]), 1e-3) / spread
+    return slope, float(line[1] - slope * scores.mean())
 
 
 def fold(members: Members, share: float, prior: Floats, scale: Scale, slope: float, bias: float) -> Parts:

@@ -12,8 +12,8 @@ import pytest
 from routellm.errors import CheckpointError
 from routellm.routers.adapted import AdaptedRouter
 from routellm.routers.checkpoint import META_FILE, load_checkpoint, save_checkpoint
+from routellm.routers.odds import CLIP, log_odds
 from routellm.routers.parts import Trees
-from routellm.routers.views import CLIP, log_odds
 from tests.prompts import ODD_PROMPTS
 from tests.routers.adapting import labels, make_checkpoint
 

@@ -49,14 +49,16 @@ def data(seed: int = 0) -> TrainingData:
         ("often", True): (0.95, 0.05), ("often", False): (0.4, 0.4),
         ("seldom", True): (0.5, 0.5), ("seldom", False): (0.0, 0.6),
     }  # fmt: skip
-    rows = []
-    for place in range(240):
-        source, hard = "often" if place % 2 else "seldom", bool(generator.random() < 0.5)
-        letters = generator.choice(list("abcd" if hard else "wxyz"), 5)
+    rows: list[Preference] = []
+    while len(rows) < 240:
+        source, hard = "often" if len(rows) % 2 else "seldom", bool(generator.random() < 0.5)
+        prompt = " ".join(generator.choice(list("abcd" if hard else "wxyz"), 5))
+        if any(row.prompt == prompt for row in rows):  # all rows of a prompt are on one side of a split
+            continue
         wins, ties = chances[source, hard]
         drawn = generator.random()
         outcome: Outcome = "first" if drawn < wins else "tie" if drawn < wins + ties else "second"
-        rows.append(Preference(" ".join(letters), "big", "small", outcome, source))
+        rows.append(Preference(prompt, "big", "small", outcome, source))
     return TrainingData(rows, np.arange(240) % 6 == 0, "big", "small", seed)
 
 
@@ -141,7 +143,7 @@ def test_layers_can_be_dropped_and_frozen_and_offsets_switched_off(
     other = train(encoder, tmp_path, *flags)
     assert other.settings["layers"] == 1
     assert other.settings["source_intercepts"] is False
-    assert other.metrics["validation_loss_of_offsets_alone"] > trained.metrics["validation_loss_of_offsets_alone"] + 0.1
+    assert other.metrics["validation_loss_of_offsets_alone"] > trained.metrics["validation_loss_of_offsets_alone"] + 0.05
 
 
 @pytest.mark.parametrize(

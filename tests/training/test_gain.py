@@ -12,8 +12,8 @@ import pytest
 from routellm.errors import DataError
 from routellm.routers.battles import Outcome
 from routellm.routers.checkpoint import META_FILE, WEIGHTS_FILE
+from routellm.routers.odds import log_odds
 from routellm.routers.routers import Router, build_router
-from routellm.routers.views import log_odds
 from routellm.tables import write_table
 from routellm.training import gain_fit
 from routellm.training.boosting import TreeSettings
