@@ -5,7 +5,7 @@ The server and the controllers share this room, so that a request is decided ali
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 
@@ -123,21 +123,25 @@ class Decider:
         return list(dict.fromkeys([*(f"router-{name}" for name in self.routers), self.pair.strong, self.pair.weak]))
 
     def begin(self, model: str, messages: bytes | msgspec.Raw) -> Ready | Pending:
+        """`begin_view` for the JSON of a chat request's messages."""
+        return self.begin_view(model, lambda prompt_from: read_prompt(messages, prompt_from))
+
+    def begin_view(self, model: str, view_of: Callable[[PromptFrom], PromptView]) -> Ready | Pending:
         """Read a request as far as a router's score.
 
         Args:
             model: the request's model name: `router-<name>-<threshold>`, `router-<name>`, or one of the pair's own.
-            messages: the JSON of the request's messages.
+            view_of: finds the prompt that decides; not called where the model is one of the pair's own.
 
         Raises:
-            RequestError: the router, the threshold or the messages are wrong.
+            RequestError: the router, the threshold or, by `view_of`, the conversation is wrong.
             ModelNotFoundError: `model` is none that is served.
         """
         started = perf_counter_ns()
         target = self._target(model)
         if target is None:
             return Ready(Decision(model, "pinned", decision_us=_microseconds_since(started)))
-        view = read_prompt(messages, self._prompt_from)
+        view = view_of(self._prompt_from)
         threshold = self.default_thresholds[target.router] if target.threshold is None else target.threshold
         return self._begin_view(target.router, threshold, view, started)
 

@@ -12,11 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from routellm.errors import RouteLLMError
-from routellm.serving.chat import ChatCompletions
+from routellm.serving.apis.base import Api
+from routellm.serving.apis.chat import ChatApi
 from routellm.serving.endpoints import Endpoints
 from routellm.serving.gateway import Gateway
 from routellm.serving.headers import request_id_of
 from routellm.serving.request import ClientGoneError
+from routellm.serving.routed import RoutedEndpoint
 from routellm.serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("routellm.serving")
 
-CHAT = "/v1/chat/completions"
+APIS: tuple[type[Api], ...] = (ChatApi,)
+"""The APIs that requests are routed in."""
 
 
 def build_app(settings: Settings, environ: Mapping[str, str]) -> ASGIApp:
@@ -34,10 +37,10 @@ def build_app(settings: Settings, environ: Mapping[str, str]) -> ASGIApp:
 
 def assemble(gateway: Gateway, settings: Settings) -> ASGIApp:
     """The application over a loaded gateway, which it closes when the server shuts down."""
-    chat = ChatCompletions(gateway, settings.max_body_bytes, verbose=settings.verbose)
+    routed = {kind.path: RoutedEndpoint(kind(), gateway, settings.max_body_bytes, verbose=settings.verbose) for kind in APIS}
     ends = Endpoints(gateway, settings.max_body_bytes)
     routes = [
-        Route(CHAT, chat, methods=["POST"]),
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in routed.items()),
         Route("/v1/route", ends.route, methods=["POST"]),
         Route("/v1/models", ends.models),
         Route("/v1/models/{name:path}", ends.model),
@@ -59,19 +62,20 @@ def assemble(gateway: Gateway, settings: Settings) -> ASGIApp:
         exception_handlers=dict.fromkeys((HTTPException, RouteLLMError, ClientGoneError, Exception), ends.answer_error),
     )
     pages.router.redirect_slashes = False
-    return _front(chat, pages, verbose=settings.verbose)
+    return _front(routed, pages, verbose=settings.verbose)
 
 
-def _front(chat: ChatCompletions, pages: Starlette, *, verbose: bool) -> ASGIApp:
-    """Give each request its id, and take chat completions past the framework."""
+def _front(routed: Mapping[str, RoutedEndpoint], pages: Starlette, *, verbose: bool) -> ASGIApp:
+    """Give each request its id, and take what is routed past the framework."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await pages(scope, receive, send)
             return
         request_id = scope["request_id"] = request_id_of(scope["headers"])
-        if scope["path"] == CHAT and scope["method"] == "POST":
-            await chat(scope, receive, send)
+        endpoint = routed.get(scope["path"])
+        if endpoint is not None and scope["method"] == "POST":
+            await endpoint(scope, receive, send)
             return
 
         async def send_with_id(message: Message) -> None:

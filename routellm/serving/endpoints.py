@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,9 +14,10 @@ from starlette.responses import Response
 import routellm
 from routellm.errors import ModelNotFoundError
 from routellm.messages import parse_model_name
+from routellm.serving.apis.chat import ChatApi
 from routellm.serving.errors import MethodNotAllowedError, UnknownPathError, render_error
 from routellm.serving.gateway import Gateway
-from routellm.serving.request import ClientGoneError, parse_request, read_body
+from routellm.serving.request import ClientGoneError, read_body
 
 
 class Endpoints:
@@ -24,6 +26,7 @@ class Endpoints:
     def __init__(self, gateway: Gateway, max_body_bytes: int) -> None:
         self._gateway = gateway
         self._decider = gateway.decider
+        self._chat = ChatApi()
         self._max_body_bytes = max_body_bytes
         self._created = int(time.time())
         self.paths: list[str] = []
@@ -49,8 +52,8 @@ class Endpoints:
 
     async def route(self, request: Request) -> Response:
         """POST /v1/route: the decision for a chat request, without calling any model."""
-        asked = parse_request(await read_body(request.scope, request.receive, self._max_body_bytes))
-        decision = await self._gateway.decide(asked.model, asked.messages)
+        asked = self._chat.parse(await read_body(request.scope, request.receive, self._max_body_bytes))
+        decision = await self._gateway.decide(asked.model, partial(self._chat.view, asked))
         return _json({"object": "route.decision", **decision.as_dict()})
 
     async def answer_error(self, request: Request, error: Exception) -> Response:

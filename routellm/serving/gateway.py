@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-
-import msgspec
 
 from routellm.decider import Decider, Ready
 from routellm.errors import ConfigError
+from routellm.messages import PromptFrom, PromptView
 from routellm.serving.settings import Settings
 from routellm.types import Decision
 from routellm.upstream.base import Upstream
@@ -56,13 +55,13 @@ class Gateway:
         )
         return cls(decider, upstreams)
 
-    async def decide(self, model: str, messages: msgspec.Raw) -> Decision:
+    async def decide(self, model: str, view_of: Callable[[PromptFrom], PromptView]) -> Decision:
         """The decision for a request; a score that may be slow is computed in a thread.
 
         Raises:
-            RequestError: see `Decider.begin`.
+            RequestError: see `Decider.begin_view`, which has the arguments too.
         """
-        step = self.decider.begin(model, messages)
+        step = self.decider.begin_view(model, view_of)
         if isinstance(step, Ready):
             return step.decision
         if step.blocking:

@@ -44,7 +44,7 @@ _LOGGING: dict[str, Any] = {
 
 
 class NotOurCuts(logging.Filter):
-    """Drops uvicorn's complaint about a reply that was cut on purpose; `chat.py` logs why it was."""
+    """Drops uvicorn's complaint about a reply that was cut on purpose; `routed.py` logs why it was."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.getMessage() != "ASGI callable returned without completing response."

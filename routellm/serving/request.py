@@ -1,8 +1,9 @@
-"""Reading a chat request: its body within a limit, the two fields that decide, and the body again with another model."""
+"""Reading a request: its body within a limit, the fields that decide, and the body again with another model."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,11 @@ class ClientGoneError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """A chat request of which only `model` and `messages` were looked at. `fields` holds every field's bytes as sent."""
+class ApiRequest:
+    """A request of any API, of which only `model` was looked at. `fields` holds every field's bytes as sent."""
 
     body: bytes
     model: str
-    messages: msgspec.Raw
     fields: dict[str, msgspec.Raw]
 
     def body_for(self, model: str) -> bytes:
@@ -80,18 +80,19 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def parse_request(body: bytes) -> ChatRequest:
-    """Look at `model` and `messages`; leave every other field as bytes.
+def parse_request(body: bytes, required: Sequence[str]) -> ApiRequest:
+    """Look at `model`; leave every other field as bytes.
 
     Raises:
-        RequestError: the body is not a JSON object, has no `model` or `messages`, or a `model` that is not a string.
+        RequestError: the body is not a JSON object, has no `model` or lacks one of the `required` fields, or its `model` is no
+            string.
     """
     fields = decode_json(_decode_fields, body, "The request's body must be a JSON object", None)
-    for name in ("model", "messages"):
+    for name in ("model", *required):
         if name not in fields:
             raise RequestError(f"The request has no `{name}`.", param=name, code="missing_required_parameter")
     model = decode_json(_decode_string, fields["model"], "`model` must be a string such as 'router-mf-0.5'", "model")
-    return ChatRequest(body, model, fields["messages"], fields)
+    return ApiRequest(body, model, fields)
 
 
 def _is_name(written: bytes, name: str) -> bool:

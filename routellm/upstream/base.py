@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from routellm.registry import Registry
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
 ALL_MODALITIES = frozenset({"image", "audio", "video", "file"})
+
+Format: TypeAlias = Literal["chat", "completions", "embeddings", "messages", "responses"]
+"""An API that clients and endpoints speak: OpenAI's chat completions, completions, embeddings and responses, and Anthropic's
+messages."""
+
+OPENAI_COMPATIBLE: frozenset[Format] = frozenset({"chat", "completions", "embeddings"})
+"""What any endpoint that calls itself compatible with OpenAI's speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +79,11 @@ class Upstream(ABC):
     """One model behind one endpoint.
 
     Constructed from a `ModelSpec` and an environment mapping, without any network access. `model` is the name by which the
-    endpoint knows the model.
+    endpoint knows the model, `formats` are the APIs that `send` takes bodies of.
     """
 
     model: str
+    formats: frozenset[Format] = OPENAI_COMPATIBLE
 
     @abstractmethod
     def check(self) -> None:

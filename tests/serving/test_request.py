@@ -42,7 +42,7 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, bytes, str]:
 @given(bodies())
 def test_only_the_model_changes(case: tuple[bytes, bytes, str]) -> None:
     body, wanted, model = case
-    request = parse_request(body)
+    request = parse_request(body, ("messages",))
     assert request.model == model
     assert request.body_for("X") == wanted
 
@@ -57,11 +57,11 @@ def test_only_the_model_changes(case: tuple[bytes, bytes, str]) -> None:
     ],
 )
 def test_bytes_that_a_decoder_would_have_changed(body: bytes, wanted: bytes | None) -> None:
-    assert parse_request(body).body_for("X") == (wanted or body.replace(b'"model":"a"', b'"model":"X"', 1))
+    assert parse_request(body, ("messages",)).body_for("X") == (wanted or body.replace(b'"model":"a"', b'"model":"X"', 1))
 
 
 def test_the_model_is_written_as_json() -> None:
-    assert b'"model":"a \\"b\\" \xc3\xa9"' in parse_request(b'{"model":"m","messages":[]}').body_for('a "b" é')
+    assert b'"model":"a \\"b\\" \xc3\xa9"' in parse_request(b'{"model":"m","messages":[]}', ("messages",)).body_for('a "b" é')
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_model_is_written_as_json() -> None:
 )
 def test_a_field_given_twice_is_refused_since_a_model_might_read_the_other_one(body: bytes) -> None:
     with pytest.raises(RequestError, match="twice"):
-        parse_request(body).body_for("X")
+        parse_request(body, ("messages",)).body_for("X")
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_a_field_given_twice_is_refused_since_a_model_might_read_the_other_one(b
 )
 def test_what_is_wrong_is_named(body: bytes, param: str | None, words: str) -> None:
     with pytest.raises(RequestError, match=words) as caught:
-        parse_request(body)
+        parse_request(body, ("messages",))
     assert caught.value.param == param
 
 
 @given(st.binary(max_size=200) | values.map(lambda value: json.dumps(value).encode()))
 def test_no_body_is_anything_but_read_or_refused(body: bytes) -> None:
     try:
-        request = parse_request(body)
+        request = parse_request(body, ("messages",))
     except RequestError:
         return
     assert isinstance(request.model, str)
