@@ -7,6 +7,8 @@ A configuration is a mapping of router names to the keyword arguments of their c
     random:
       seed: 7
 
+One further key, `gateway`, holds what concerns the server alone; everything else passes it by.
+
 Nothing here runs at import; entry points pass what they read on as values.
 """
 
@@ -23,6 +25,9 @@ from routellm.errors import ConfigError, did_you_mean
 
 RouterConfig: TypeAlias = Mapping[str, Mapping[str, Any]]
 
+GATEWAY = "gateway"
+"""The top-level key that is no router's name."""
+
 
 def read_environment() -> Mapping[str, str]:
     """A copy of the environment, taken where a program starts."""
@@ -30,11 +35,30 @@ def read_environment() -> Mapping[str, str]:
 
 
 def load_config(path: str | Path, known_routers: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read a YAML file and check its shape.
+    """Read the routers' arguments from a YAML file and check their shape.
 
     Raises:
         ConfigError: the file can't be read, is not YAML, or names a router that nobody registered.
     """
+    return check_config(_read(path), known_routers, str(path))
+
+
+def load_gateway_section(path: str | Path) -> dict[str, Any]:
+    """Read what the YAML file says under `gateway`; nothing where it has no such key.
+
+    Raises:
+        ConfigError: the file can't be read or is not YAML, or the section does not map names to values.
+    """
+    content = _read(path)
+    section = content.get(GATEWAY) if isinstance(content, Mapping) else None
+    if section is None:
+        return {}
+    if not isinstance(section, Mapping) or not all(isinstance(key, str) for key in section):
+        raise ConfigError(f"{path}: {GATEWAY}: must map names to values, not be {section!r}.")
+    return dict(section)
+
+
+def _read(path: str | Path) -> object:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -42,14 +66,14 @@ def load_config(path: str | Path, known_routers: Iterable[str]) -> dict[str, dic
     except UnicodeDecodeError as error:
         raise ConfigError(f"The configuration file {str(path)!r} is not UTF-8 text: {error}") from error
     try:
-        content = yaml.safe_load(text)
+        content: object = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"The configuration file {str(path)!r} is not valid YAML: {error}") from error
-    return check_config({} if content is None else content, known_routers, str(path))
+    return {} if content is None else content
 
 
 def check_config(content: object, known_routers: Iterable[str], where: str = "config") -> dict[str, dict[str, Any]]:
-    """Check that `content` maps known router names to keyword arguments, and return it as plain dicts.
+    """Check that `content` maps known router names to keyword arguments, and return it as plain dicts without `gateway`.
 
     Raises:
         ConfigError: it does not; `where` says in the message what was read.
@@ -59,6 +83,8 @@ def check_config(content: object, known_routers: Iterable[str], where: str = "co
     known = list(known_routers)
     checked: dict[str, dict[str, Any]] = {}
     for name, arguments in content.items():
+        if name == GATEWAY:
+            continue
         if name not in known:
             raise ConfigError(f"{where}: unknown router {name!r}{did_you_mean(str(name), known)}. Known: {', '.join(known)}.")
         if arguments is None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import routellm
 from routellm.commands import CommandParser, command_parser, run_command, share
-from routellm.config import load_config, read_environment
+from routellm.config import load_config, load_gateway_section, read_environment
 from routellm.errors import MissingKeyError
 from routellm.messages import PromptFrom
-from routellm.serving.settings import MAX_BODY_BYTES, Settings
+from routellm.serving.settings import MAX_BODY_BYTES, GatewaySettings, Settings, read_gateway_settings
 from routellm.upstream.base import ALL_MODALITIES, ModelSpec, Timeouts
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout.flush()
         for warning in _warnings(gateway, settings):
             sys.stderr.write(f"routellm: warning: {warning}\n")
-        serve(assemble(gateway, settings), settings, listener)
+        serve(assemble(gateway, settings, environ), settings, listener)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -179,6 +179,8 @@ def settings_from(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple
         strong=strong,
         weak=weak,
         config=load_config(args.config, ROUTER_CLS) if args.config else {},
+        gateway=read_gateway_settings(load_gateway_section(args.config), args.config) if args.config else GatewaySettings(),
+        config_path=args.config,
         prompt_from=args.prompt_from,
         default_strong_share=args.default_strong_share,
         max_body_bytes=args.max_body_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from routellm.serving.apis.chat import ChatApi
 from routellm.serving.endpoints import Endpoints
 from routellm.serving.gateway import Gateway
 from routellm.serving.headers import request_id_of
+from routellm.serving.live import Live, Reloader
 from routellm.serving.request import ClientGoneError
 from routellm.serving.routed import RoutedEndpoint
 from routellm.serving.settings import Settings
@@ -32,13 +34,14 @@ APIS: tuple[type[Api], ...] = (ChatApi,)
 
 def build_app(settings: Settings, environ: Mapping[str, str]) -> ASGIApp:
     """Load everything and put it together. Raises as `Gateway.load` does."""
-    return assemble(Gateway.load(settings, environ), settings)
+    return assemble(Gateway.load(settings, environ), settings, environ)
 
 
-def assemble(gateway: Gateway, settings: Settings) -> ASGIApp:
+def assemble(gateway: Gateway, settings: Settings, environ: Mapping[str, str]) -> ASGIApp:
     """The application over a loaded gateway, which it closes when the server shuts down."""
-    routed = {kind.path: RoutedEndpoint(kind(), gateway, settings.max_body_bytes, verbose=settings.verbose) for kind in APIS}
-    ends = Endpoints(gateway, settings.max_body_bytes)
+    live = Live(gateway)
+    routed = {kind.path: RoutedEndpoint(kind(), live, settings.max_body_bytes, verbose=settings.verbose) for kind in APIS}
+    ends = Endpoints(live, settings.max_body_bytes)
     routes = [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in routed.items()),
         Route("/v1/route", ends.route, methods=["POST"]),
@@ -53,8 +56,10 @@ def assemble(gateway: Gateway, settings: Settings) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        reloading = asyncio.create_task(Reloader(live, settings, environ).run())
         yield
-        await gateway.aclose()
+        reloading.cancel()
+        await live.aclose()
 
     pages = Starlette(
         routes=routes,

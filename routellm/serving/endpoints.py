@@ -12,20 +12,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import routellm
+from routellm.decider import Decider
 from routellm.errors import ModelNotFoundError
 from routellm.messages import parse_model_name
 from routellm.serving.apis.chat import ChatApi
 from routellm.serving.errors import MethodNotAllowedError, UnknownPathError, render_error
-from routellm.serving.gateway import Gateway
+from routellm.serving.live import Live
 from routellm.serving.request import ClientGoneError, read_body
 
 
 class Endpoints:
     """One method a route. They raise; `answer_error` renders."""
 
-    def __init__(self, gateway: Gateway, max_body_bytes: int) -> None:
-        self._gateway = gateway
-        self._decider = gateway.decider
+    def __init__(self, live: Live, max_body_bytes: int) -> None:
+        self._live = live
         self._chat = ChatApi()
         self._max_body_bytes = max_body_bytes
         self._created = int(time.time())
@@ -53,7 +53,8 @@ class Endpoints:
     async def route(self, request: Request) -> Response:
         """POST /v1/route: the decision for a chat request, without calling any model."""
         asked = self._chat.parse(await read_body(request.scope, request.receive, self._max_body_bytes))
-        decision = await self._gateway.decide(asked.model, partial(self._chat.view, asked))
+        with self._live.gateway as gateway:
+            decision = await gateway.decide(asked.model, partial(self._chat.view, asked))
         return _json({"object": "route.decision", **decision.as_dict()})
 
     async def answer_error(self, request: Request, error: Exception) -> Response:
@@ -70,6 +71,10 @@ class Endpoints:
             )
         rendered = render_error(error, request.scope["request_id"])
         return Response(rendered.body, rendered.status, {name.decode(): value.decode() for name, value in rendered.headers})
+
+    @property
+    def _decider(self) -> Decider:
+        return self._live.gateway.decider
 
     def _model(self, name: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"id": name, "object": "model", "created": self._created, "owned_by": "routellm"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
 from routellm.decider import Decider, Ready
 from routellm.errors import ConfigError
@@ -28,6 +29,8 @@ class Gateway:
     def __init__(self, decider: Decider, upstreams: Mapping[str, Upstream]) -> None:
         self.decider = decider
         self.upstreams = dict(upstreams)
+        self._under_way = 0
+        self._idle: asyncio.Event | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="routellm-score")
 
     @classmethod
@@ -67,6 +70,25 @@ class Gateway:
         if step.blocking:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self.decider.finish, step)
         return self.decider.finish(step)
+
+    def __enter__(self) -> Self:
+        """A request begins."""
+        self._under_way += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way -= 1
+        if self._idle is not None and not self._under_way:
+            self._idle.set()
+
+    async def close_when_idle(self) -> None:
+        """Close as soon as no request is under way, or at once where this is cancelled."""
+        self._idle = asyncio.Event()
+        try:
+            if self._under_way:
+                await self._idle.wait()
+        finally:
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Close the upstreams' connections and end the threads."""

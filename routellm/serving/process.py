@@ -21,6 +21,7 @@ from routellm.serving.settings import Settings
 if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
+    from uvicorn.supervisors import Multiprocess
 
 logger = logging.getLogger("routellm.serving")
 
@@ -97,15 +98,26 @@ def serve(app: ASGIApp, settings: Settings, listener: socket.socket) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn hands the signal on to these when it is done
             signal.signal(number, _exit)
     if settings.workers > 1:
-        from uvicorn.supervisors import Multiprocess
-
         config = configure(functools.partial(_worker_app, settings), settings, factory=True)
-        Multiprocess(config, [listener]).run()
+        _supervisor(config, listener).run()
         return
     import uvicorn
 
     _freeze()
     uvicorn.Server(configure(app, settings)).run([listener])
+
+
+def _supervisor(config: uvicorn.Config, listener: socket.socket) -> Multiprocess:
+    from uvicorn.supervisors import Multiprocess
+
+    class Supervisor(Multiprocess):
+        def handle_hup(self) -> None:
+            """Each worker reads its configuration again, without a restart; see `live.py`."""
+            for worker in self.processes:
+                if worker.pid is not None and worker.process.is_alive():
+                    os.kill(worker.pid, signal.SIGHUP)
+
+    return Supervisor(config, [listener])
 
 
 def configure(app: Any, settings: Settings, *, factory: bool = False) -> uvicorn.Config:

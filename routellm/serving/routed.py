@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from routellm.errors import UpstreamError
 from routellm.serving.apis.base import Api, Translator
 from routellm.serving.errors import RawHeaders, render_error, send_error
-from routellm.serving.gateway import Gateway
 from routellm.serving.headers import decision_headers, headers_for_upstream
+from routellm.serving.live import Live
 from routellm.serving.relay import ClientWatch, relay, relay_translated
 from routellm.serving.request import ApiRequest, ClientGoneError, read_body
 from routellm.types import Decision
@@ -30,9 +30,9 @@ logger = logging.getLogger("routellm.serving")
 class RoutedEndpoint:
     """One API's endpoint. `scope["request_id"]` must be set; see `app.py`."""
 
-    def __init__(self, api: Api, gateway: Gateway, max_body_bytes: int, *, verbose: bool = False) -> None:
+    def __init__(self, api: Api, live: Live, max_body_bytes: int, *, verbose: bool = False) -> None:
         self._api = api
-        self._gateway = gateway
+        self._live = live
         self._max_body_bytes = max_body_bytes
         self._verbose = verbose
 
@@ -46,21 +46,22 @@ class RoutedEndpoint:
         reply = None
         try:
             request = api.parse(await read_body(scope, receive, self._max_body_bytes))
-            decision = await self._gateway.decide(request.model, partial(api.view, request))
-            headers += decision_headers(decision)
-            upstream = self._gateway.upstreams[decision.model]
-            sent = headers_for_upstream(scope["headers"], request_id)
-            with ClientWatch(receive) as watch:
-                try:
-                    reply, translator = await self._send(request, upstream, sent)
-                    status = reply.status
-                    if translator is None:
-                        await relay(reply, send, watch, headers, api.error_event)
-                    else:
-                        await relay_translated(reply, translator, send, watch, headers, api.error_event)
-                finally:
-                    if reply is not None:
-                        await reply.aclose()
+            with self._live.gateway as gateway:
+                decision = await gateway.decide(request.model, partial(api.view, request))
+                headers += decision_headers(decision)
+                upstream = gateway.upstreams[decision.model]
+                sent = headers_for_upstream(scope["headers"], request_id)
+                with ClientWatch(receive) as watch:
+                    try:
+                        reply, translator = await self._send(request, upstream, sent)
+                        status = reply.status
+                        if translator is None:
+                            await relay(reply, send, watch, headers, api.error_event)
+                        else:
+                            await relay_translated(reply, translator, send, watch, headers, api.error_event)
+                    finally:
+                        if reply is not None:
+                            await reply.aclose()
             if watch.gone:
                 status = "client gone"
         except ClientGoneError:
