@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types docs docs-check format clean
+.PHONY: help serve test llm llm-files check lint types docs docs-check format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -20,6 +20,13 @@ serve: $(VENV)/.installed-serve ## Set up, then serve on http://127.0.0.1:6060 (
 
 test: $(VENV)/.installed-$(EXTRAS) ## Set up, then run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
+
+llm: llm-files ## Fetch a small real language model (130 MB in all), and test the server in front of it
+	ROUTELLM_TEST_GGUF=$(VENV)/llm.gguf $(BIN)/python -m pytest -q tests/serving/test_real_llm.py $(ARGS)
+
+llm-files: $(VENV)/.installed-$(EXTRAS)
+	$(PIP) "xllamacpp==2026.10.11549"
+	$(BIN)/python -m tests.llama fetch $(VENV)/llm.gguf
 
 check: lint types docs-check test ## What CI runs: lint, types, whether the reference is up to date, and the tests
 
