@@ -40,8 +40,9 @@ def build_app(settings: Settings, environ: Mapping[str, str]) -> ASGIApp:
 def assemble(gateway: Gateway, settings: Settings, environ: Mapping[str, str]) -> ASGIApp:
     """The application over a loaded gateway, which it closes when the server shuts down."""
     live = Live(gateway)
-    routed = {kind.path: RoutedEndpoint(kind(), live, settings.max_body_bytes, verbose=settings.verbose) for kind in APIS}
-    ends = Endpoints(live, settings.max_body_bytes)
+    apis = [kind() for kind in APIS]
+    routed = {api.path: RoutedEndpoint(api, live, settings.max_body_bytes, verbose=settings.verbose) for api in apis}
+    ends = Endpoints(live, settings.max_body_bytes, apis)
     routes = [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in routed.items()),
         Route("/v1/route", ends.route, methods=["POST"]),
@@ -50,6 +51,7 @@ def assemble(gateway: Gateway, settings: Settings, environ: Mapping[str, str]) -
         Route("/health", ends.health),
         Route("/health/live", ends.health),
         Route("/health/ready", ends.health),
+        Route("/openapi.json", ends.openapi),
         Route("/", ends.index),
     ]
     ends.paths = [route.path_format for route in routes]

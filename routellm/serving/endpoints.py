@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,17 +16,20 @@ import routellm
 from routellm.decider import Decider
 from routellm.errors import ModelNotFoundError
 from routellm.messages import parse_model_name
+from routellm.serving.apis.base import Api
 from routellm.serving.apis.chat import ChatApi
 from routellm.serving.errors import MethodNotAllowedError, UnknownPathError, render_error
 from routellm.serving.live import Live
+from routellm.serving.openapi import document
 from routellm.serving.request import ClientGoneError, read_body
 
 
 class Endpoints:
     """One method a route. They raise; `answer_error` renders."""
 
-    def __init__(self, live: Live, max_body_bytes: int) -> None:
+    def __init__(self, live: Live, max_body_bytes: int, apis: Sequence[Api]) -> None:
         self._live = live
+        self._apis = apis
         self._chat = ChatApi()
         self._max_body_bytes = max_body_bytes
         self._created = int(time.time())
@@ -34,6 +38,10 @@ class Endpoints:
     async def index(self, request: Request) -> Response:
         """GET /: where to go from here."""
         return _json({"name": "routellm", "version": routellm.__version__, "paths": self.paths})
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json: what is served, for programs that read such documents."""
+        return _json(document(self._apis, self._decider.routers, self._decider.served_models))
 
     async def health(self, request: Request) -> Response:
         """GET /health, /health/live, /health/ready: a server that answers has loaded everything it needs."""
