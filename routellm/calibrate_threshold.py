@@ -17,6 +17,7 @@ from routellm.calibration.quantiles import ScoreQuantiles, threshold_for_share
 from routellm.commands import CommandParser, command_parser, run_command, share
 from routellm.config import load_config
 from routellm.errors import ConfigError, DataError
+from routellm.ledger.settings import hide_password
 from routellm.prompt_files import PromptSet, read_prompts
 from routellm.routers.routers import ROUTER_CLS, Router, build_router
 from routellm.tables import check_writable, read_table, write_table
@@ -39,6 +40,9 @@ routellm calibrate --routers mf random --strong-model-pct 0.2 0.5 0.8 --dataset 
 # score prompts once, calibrate on the scores as often as you like
 routellm calibrate --task generate --routers mf --dataset prompts.csv --output scores.parquet
 routellm calibrate --routers mf --strong-model-pct 0.3 --scores scores.parquet
+
+# by the requests that a server has had
+routellm calibrate --routers mf --strong-model-pct 0.3 --from-ledger ~/.local/share/routellm/ledger.sqlite
 
 # the public arena prompts on the hub (extra: hub)
 routellm calibrate --routers mf --dataset {ARENA_PROMPTS}
@@ -159,6 +163,11 @@ def build_parser(prog: str = "python -m routellm.calibrate_threshold") -> Comman
         help="prompts: a .jsonl, .csv, .parquet or .txt file (one prompt a line), or owner/name on the hub "
         f"(default: the quantiles that come with each router; for generate: {ARENA_PROMPTS})",
     )
+    data.add_argument(
+        "--from-ledger",
+        metavar="PATH|URL",
+        help="the win rates of a server's own requests, from its ledger: an SQLite file or postgresql://...",
+    )
     data.add_argument("--scores", metavar="DATA", help="scores with one column a router, as --task generate writes them")
     add("--column", default="prompt", help="the data set's column of prompts, or of lists of turns (default: prompt)")
     add("--split", default="train", help="which split of a data set on the hub (default: train)")
@@ -190,6 +199,8 @@ def _run(arguments: argparse.Namespace) -> None:
 def _scores_for(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[Mapping[str, ScoreQuantiles | Scores], str]:
     if arguments.scores:
         return read_scores(arguments.scores, names, arguments.split), arguments.scores
+    if arguments.from_ledger:
+        return _read_ledger(arguments.from_ledger, names), hide_password(arguments.from_ledger)
     routers = _load_routers(arguments, names)
     if arguments.dataset:
         prompts = _load_prompts(arguments, arguments.dataset)
@@ -202,9 +213,25 @@ def _scores_for(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[Ma
     return known, ""
 
 
+def _read_ledger(url: str, names: Sequence[str]) -> dict[str, Scores]:
+    from routellm.ledger.migrate import open_reader
+    from routellm.ledger.queries import win_rates
+
+    engine = open_reader(url)
+    try:
+        found = {name: np.array(win_rates(engine, name), dtype=np.float64) for name in names}
+    finally:
+        engine.dispose()
+    for name, scores in found.items():
+        if not len(scores):
+            raise DataError(f"The ledger {hide_password(url)!r} holds no request that the router {name!r} scored.")
+    return found
+
+
 def _generate(arguments: argparse.Namespace, names: Sequence[str]) -> None:
-    if arguments.scores:
-        raise ConfigError("--scores goes with --task calibrate; --task generate scores the prompts of --dataset.")
+    if arguments.scores or arguments.from_ledger:
+        flag = "--scores" if arguments.scores else "--from-ledger"
+        raise ConfigError(f"{flag} goes with --task calibrate; --task generate scores the prompts of --dataset.")
     output = arguments.output or "scores.jsonl"
     check_writable(output)
     routers = _load_routers(arguments, names)

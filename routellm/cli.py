@@ -15,6 +15,9 @@ from routellm.errors import did_you_mean
 COMMANDS = {
     "route": ("routellm.route_prompt", "score prompts and say which model would answer, without calling any"),
     "serve": ("routellm.openai_server", "serve the OpenAI API and send each request to the strong or the weak model"),
+    "usage": ("routellm.ledger.usage", "sum up the ledger: requests, tokens, dollars, and what routing saved"),
+    "logs": ("routellm.ledger.logs", "export the ledger's requests for calibration, evaluation and training"),
+    "keys": ("routellm.keys.command", "create, list, rotate and revoke the keys that clients need"),
     "adapt": ("routellm.training.adapt", "fit a shipped router to your own traffic from few labels"),
     "train": ("routellm.training.train", "train a router on your own preferences, scores or ratings"),
     "evaluate": ("routellm.evals.evaluate", "measure routers on benchmarks, with intervals, tables, plots and a report"),

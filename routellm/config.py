@@ -72,6 +72,15 @@ def _read(path: str | Path) -> object:
     return {} if content is None else content
 
 
+def stamp_of(path: str | Path) -> tuple[int, int, int] | None:
+    """What changes with a file: taken before it is read, it tells later whether to read it again. None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 def check_config(content: object, known_routers: Iterable[str], where: str = "config") -> dict[str, dict[str, Any]]:
     """Check that `content` maps known router names to keyword arguments, and return it as plain dicts without `gateway`.
 

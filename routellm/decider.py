@@ -26,6 +26,9 @@ class Ready:
     decision: Decision
 
 
+_REMEMBERED_NAMES = 256
+"""Model names that were read once, as clients ask for few."""
+
 LONG_PROMPT = 8_000
 """A score takes longer the longer the prompt is; beyond so many characters even a fast one may take over a millisecond."""
 
@@ -79,8 +82,9 @@ class Decider:
             raise ConfigError(f"prompt_from is {prompt_from!r}; it must be 'last', 'first', or a number of user turns.")
         self.routers = dict(routers)
         self.pair = pair
+        self._targets: dict[str, RouterTarget] = {}
         self._weak_modalities = weak_modalities
-        self._prompt_from = prompt_from
+        self.prompt_from = prompt_from
         self.default_thresholds = {
             name: 1.0 - default_strong_share
             if router.quantiles is None
@@ -141,13 +145,16 @@ class Decider:
         target = self._target(model)
         if target is None:
             return Ready(Decision(model, "pinned", decision_us=_microseconds_since(started)))
-        view = view_of(self._prompt_from)
+        view = view_of(self.prompt_from)
         threshold = self.default_thresholds[target.router] if target.threshold is None else target.threshold
         return self._begin_view(target.router, threshold, view, started)
 
     def finish(self, pending: Pending) -> Decision:
         """Score the prompt and decide. The only step that may be slow."""
-        win_rate = float(pending.router.calculate_strong_win_rate(pending.text))
+        return self.settle(pending, float(pending.router.calculate_strong_win_rate(pending.text)))
+
+    def settle(self, pending: Pending, win_rate: float) -> Decision:
+        """Decide by a score that was computed elsewhere."""
         return Decision(
             self.pair.strong if win_rate >= pending.threshold else self.pair.weak,
             "threshold",
@@ -183,11 +190,14 @@ class Decider:
         return self.routers[self.check_router(name)].quantiles
 
     def _target(self, model: str) -> RouterTarget | None:
-        if model in (self.pair.strong, self.pair.weak):
-            return None
+        known = self._targets.get(model)
+        if known is not None or model in (self.pair.strong, self.pair.weak):
+            return known
         target = parse_model_name(model, self.routers)
         if target is None:
             raise ModelNotFoundError(model, [*(f"router-{name}-THRESHOLD" for name in self.routers), *self.served_models])
+        if len(self._targets) < _REMEMBERED_NAMES:
+            self._targets[model] = target
         return target
 
     def _begin_view(self, router: str, threshold: float, view: PromptView, started: int) -> Ready | Pending:

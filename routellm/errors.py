@@ -9,12 +9,21 @@
     ├── UnknownNameError         a name that nothing is registered under, with the nearest match
     ├── RequestError             the caller's request is wrong (HTTP 400)
     │   ├── ModelNotFoundError   no such model is served (HTTP 404)
-    │   └── BodyTooLargeError    over the configured limit (HTTP 413)
+    │   ├── BodyTooLargeError    over the configured limit (HTTP 413)
+    │   ├── InvalidKeyError      no valid key came with the request (HTTP 401)
+    │   ├── BudgetError          the key's dollars are spent (HTTP 402)
+    │   ├── KeyNotAllowedError   the key does not allow what was asked for (HTTP 403)
+    │   ├── KeyNotFoundError     no such key, where keys are administered (HTTP 404)
+    │   └── RateLimitError       over the key's requests or tokens a minute (HTTP 429)
     ├── CheckpointError          a router's or an embedder's file is missing, corrupt, or of another format
     ├── DataError                a data file lacks what is needed
+    ├── LedgerError              the ledger's database can't be read or written
     ├── EmbeddingError           an embedding endpoint failed, or answered with something else
+    ├── OverloadedError          more requests at once than this server takes (HTTP 503)
+    │   └── KeysUnavailableError keys or their limits can't be checked (HTTP 503)
     └── UpstreamError            a model could not be reached, or broke off (HTTP 502)
-        └── UpstreamTimeoutError (HTTP 504)
+        ├── UpstreamTimeoutError (HTTP 504)
+        └── UpstreamUnavailableError    none was asked, since all had failed too often just before (HTTP 503)
 
 Errors of libraries are translated where the library is called, and nowhere else. An upstream that answers with an error
 status is no exception: its status and body are passed on as they came.
@@ -24,6 +33,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from math import ceil
 
 
 class RouteLLMError(Exception):
@@ -94,6 +104,59 @@ class BodyTooLargeError(RequestError):
         )
 
 
+class InvalidKeyError(RequestError):
+    """No valid key came with the request."""
+
+    status = 401
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="invalid_api_key")
+
+
+class BudgetError(RequestError):
+    """The key's dollars of a day or a month are spent.
+
+    Not 429, with which OpenAI's API tells of a spent quota: clients try that again, and here no second try can help.
+    """
+
+    status = 402
+    type = "insufficient_quota"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="budget_exceeded")
+
+
+class KeyNotAllowedError(RequestError):
+    """The key does not allow what the request asked for."""
+
+    status = 403
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message, param="model", code=code)
+
+
+class KeyNotFoundError(RequestError):
+    """There is no key of this id."""
+
+    status = 404
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"There is no key with the id {id!r}. `routellm keys list` has them.", code="key_not_found")
+
+
+class RateLimitError(RequestError):
+    """Over a limit of the key's for each minute. `limit` is "requests" or "tokens", and the error's `type`, as OpenAI has it.
+
+    `retry_after` is the number of seconds until the next minute; None where the request would be over the limit then too.
+    """
+
+    status = 429
+
+    def __init__(self, message: str, limit: str, retry_after: int | None) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
+        self.type, self.retry_after = limit, retry_after
+
+
 class CheckpointError(RouteLLMError):
     """A checkpoint can't be read."""
 
@@ -102,15 +165,47 @@ class DataError(RouteLLMError, ValueError):
     """A data file lacks what is needed."""
 
 
+class LedgerError(RouteLLMError):
+    """The ledger's database can't be read or written, or is of a newer version of this package."""
+
+
 class EmbeddingError(RouteLLMError):
     """An embedding endpoint failed, or answered with something that is not what was asked for."""
 
 
+class OverloadedError(RouteLLMError):
+    """More requests came at once than this server takes. `retry_after` is the number of seconds to wait before another try."""
+
+    status = 503
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class KeysUnavailableError(OverloadedError):
+    """The database that has the keys or what they spent does not answer."""
+
+    code = "keys_unavailable"
+
+
 class UpstreamError(RouteLLMError):
-    """A model's endpoint could not be reached, or broke off its answer."""
+    """A model's endpoint could not be reached, or broke off its answer.
+
+    Attributes:
+        repeatable: the request has not begun to be worked on, as far as can be known: no connection came about, or the
+            endpoint had already closed the one that it had kept open.
+        attempts: calls that were made before this error was given out.
+    """
 
     status = 502
     code = "upstream_unreachable"
+    attempts = 1
+
+    def __init__(self, message: str, *, repeatable: bool = False) -> None:
+        super().__init__(message)
+        self.repeatable = repeatable
 
 
 class UpstreamTimeoutError(UpstreamError):
@@ -118,6 +213,21 @@ class UpstreamTimeoutError(UpstreamError):
 
     status = 504
     code = "upstream_timeout"
+
+
+class UpstreamUnavailableError(UpstreamError):
+    """No endpoint of a model was asked: all have failed so often that they are left alone for `retry_after` seconds more."""
+
+    status = 503
+    code = "upstream_unavailable"
+    attempts = 0
+
+    def __init__(self, model: str, retry_after: float) -> None:
+        super().__init__(
+            f"The model {model!r} is not available: every endpoint of it has failed several times in a row. The next try is "
+            f"let through in {max(1, ceil(retry_after))} s; the server's log says what failed."
+        )
+        self.retry_after = retry_after
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

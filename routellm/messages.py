@@ -27,7 +27,13 @@ _HALF_CHARACTER = re.compile(
     rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"  # msgspec's errors don't always say so
 )
 _TEXT_PARTS = frozenset({"text", "input_text"})
-_PART_MODALITIES = {"image_url": "image", "input_image": "image", "input_audio": "audio", "file": "file", "video_url": "video"}
+_PART_MODALITIES = {
+    **dict.fromkeys(("image_url", "input_image", "image"), "image"),
+    **dict.fromkeys(("file", "input_file", "document"), "file"),
+    "input_audio": "audio",
+    "video_url": "video",
+}
+_TOOL_RESULT = "tool_result"
 
 
 class Message(msgspec.Struct):
@@ -131,18 +137,40 @@ def read_prompt(messages: bytes | msgspec.Raw, prompt_from: PromptFrom = "last")
     )
     if not parsed:
         raise RequestError("`messages` is empty; send at least one message.", param="messages")
+    return read_turns(parsed, prompt_from, "messages")
 
+
+def read_turns(messages: Sequence[Message], prompt_from: PromptFrom, field: str) -> PromptView:
+    """Find the prompt that decides in messages whose contents are not decoded yet.
+
+    Anthropic's messages have no role for tool results, so that a user's message of nothing but these is no turn of the user's.
+
+    Args:
+        messages: all that the request's `field` holds, in order.
+        prompt_from: which user turns make the prompt.
+        field: what errors name.
+
+    Raises:
+        RequestError: a content is neither a string, a list of parts, nor null.
+    """
     texts: dict[int, str] = {}
     modalities: set[str] = set()
-    wanted = _wanted_turns(parsed, prompt_from)
-    for index, message in enumerate(parsed):
+    turns: list[int] = []
+    for index, message in enumerate(messages):
         content = bytes(message.content).strip()
+        is_turn = message.role == "user"
         if content[:1] == b"[":
-            texts[index] = _read_parts(content, index, modalities)
-        elif index in wanted:
-            texts[index] = _read_text(content, index)
-    text = "\n\n".join(texts[index] for index in sorted(wanted) if texts[index].strip())
-    return PromptView(text or None, frozenset(modalities))
+            text = _read_parts(content, f"{field}[{index}].content", modalities)
+            is_turn = is_turn and text is not None
+            texts[index] = text or ""
+        if is_turn:
+            turns.append(index)
+    wanted = _wanted(turns, prompt_from)
+    for index in wanted:
+        if index not in texts:
+            texts[index] = _read_text(bytes(messages[index].content).strip(), f"{field}[{index}].content")
+    prompt = "\n\n".join(texts[index] for index in wanted if texts[index].strip())
+    return PromptView(prompt or None, frozenset(modalities))
 
 
 def _explained(error: Exception, data: bytes) -> str:
@@ -152,32 +180,31 @@ def _explained(error: Exception, data: bytes) -> str:
     return text
 
 
-def _wanted_turns(messages: Sequence[Message], prompt_from: PromptFrom) -> set[int]:
-    turns = [index for index, message in enumerate(messages) if message.role == "user"]
+def _wanted(turns: Sequence[int], prompt_from: PromptFrom) -> Sequence[int]:
     if prompt_from == "first":
-        return set(turns[:1])
-    return set(turns[-1:] if prompt_from == "last" else turns[-prompt_from:])
+        return turns[:1]
+    return turns[-1:] if prompt_from == "last" else turns[-prompt_from:]
 
 
-def _read_text(content: bytes, index: int) -> str:
+def _read_text(content: bytes, where: str) -> str:
     if content == b"null":
         return ""
-    value = _decode(content, index)
+    value = _decode(content, where)
     if not isinstance(value, str):
-        raise RequestError(
-            f"messages[{index}].content must be a string, a list of parts or null, not {type(value).__name__}.",
-            param=f"messages[{index}].content",
-        )
+        raise RequestError(f"{where} must be a string, a list of parts or null, not {type(value).__name__}.", param=where)
     return value
 
 
-def _read_parts(content: bytes, index: int, modalities: set[str]) -> str:
-    texts = []
-    for number, part in enumerate(_decode(content, index)):
-        where = f"messages[{index}].content[{number}]"
+def _read_parts(content: bytes, list_name: str, modalities: set[str]) -> str | None:
+    """The parts' text, or None where they are tool results and nothing else."""
+    texts: list[str] = []
+    kinds: set[str] = set()
+    for number, part in enumerate(_decode(content, list_name)):
+        where = f"{list_name}[{number}]"
         kind = part.get("type") if isinstance(part, dict) else None
         if not isinstance(kind, str):
             raise RequestError(f"{where} must be an object with a `type`, such as 'text'.", param=where)
+        kinds.add(kind)
         if kind in _TEXT_PARTS:
             text = part.get("text")
             if not isinstance(text, str):
@@ -185,11 +212,17 @@ def _read_parts(content: bytes, index: int, modalities: set[str]) -> str:
             texts.append(text)
         elif kind in _PART_MODALITIES:
             modalities.add(_PART_MODALITIES[kind])
-    return "\n".join(texts)
+        elif kind == _TOOL_RESULT and isinstance(part.get("content"), list):
+            modalities |= _modalities_inside(part["content"])
+    return None if kinds == {_TOOL_RESULT} else "\n".join(texts)
 
 
-def _decode(content: bytes, index: int) -> Any:
-    where = f"messages[{index}].content"
+def _modalities_inside(blocks: list[Any]) -> set[str]:
+    kinds = (block.get("type") for block in blocks if isinstance(block, dict))
+    return {_PART_MODALITIES[kind] for kind in kinds if isinstance(kind, str) and kind in _PART_MODALITIES}
+
+
+def _decode(content: bytes, where: str) -> Any:
     return decode_json(_decode_any, content, f"{where} is not valid JSON", where)
 
 

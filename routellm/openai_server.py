@@ -9,14 +9,14 @@ import argparse
 import ipaddress
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import routellm
 from routellm.commands import CommandParser, command_parser, run_command, share
-from routellm.config import load_config, load_gateway_section, read_environment
+from routellm.config import load_config, load_gateway_section, read_environment, stamp_of
 from routellm.errors import MissingKeyError
 from routellm.messages import PromptFrom
-from routellm.serving.settings import MAX_BODY_BYTES, GatewaySettings, Settings, read_gateway_settings
+from routellm.serving.settings import MAX_BODY_BYTES, Settings, read_gateway_settings
 from routellm.upstream.base import ALL_MODALITIES, ModelSpec, Timeouts
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ def _add_model_arguments(models: argparse._ArgumentGroup) -> None:
         models.add_argument(f"--{role}-base-url", metavar="URL", help=f"endpoint of the {role} model alone")
         models.add_argument(f"--{role}-api-key", metavar="KEY", help=f"key of the {role} model alone")
     models.add_argument(
+        "--fallback",
+        choices=["off", "strong-to-weak", "weak-to-strong", "both"],
+        help="whether the other model answers where the chosen one can't (default: off)",
+    )
+    models.add_argument(
         "--weak-modalities",
         nargs="*",
         choices=sorted(ALL_MODALITIES),
@@ -125,6 +130,17 @@ def _add_server_arguments(server: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="refuse larger requests (default: %(default)s)",
     )
+    server.add_argument(
+        "--ledger",
+        nargs="?",
+        const="",
+        metavar="PATH|URL",
+        help="keep a record of each request, never its text, for `routellm usage`: in an SQLite file (default: one in the "
+        "user's data folder) or a PostgreSQL database",
+    )
+    server.add_argument(
+        "--log-format", choices=["text", "json"], default="text", help="how log lines are written (default: %(default)s)"
+    )
     server.add_argument("--verbose", action="store_true", help="log each request with its decision, never its text")
 
 
@@ -137,18 +153,20 @@ def run(args: argparse.Namespace) -> None:
     from routellm.serving.process import bind, check_installed, serve
 
     check_installed()
-    from routellm.serving.app import assemble
     from routellm.serving.gateway import Gateway
+    from routellm.serving.services import Services, shared_by_workers
 
     environ = read_environment()
     settings, note = settings_from(args, environ)
-    gateway = Gateway.load(settings, environ)
-    with bind(settings.host, settings.port) as listener:
-        sys.stdout.write(banner(gateway, settings, listener.getsockname()[1], note))
-        sys.stdout.flush()
-        for warning in _warnings(gateway, settings):
-            sys.stderr.write(f"routellm: warning: {warning}\n")
-        serve(assemble(gateway, settings, environ), settings, listener)
+    with shared_by_workers(settings) as shared:
+        services = Services(Gateway.load(settings, environ, shared.table), settings, environ, shared)
+        gateway = services.live.gateway
+        with bind(settings.host, settings.port) as listener:
+            sys.stdout.write(banner(gateway, settings, listener.getsockname()[1], note))
+            sys.stdout.flush()
+            for warning in _warnings(gateway, settings):
+                sys.stderr.write(f"routellm: warning: {warning}\n")
+            serve(services, shared, environ, listener)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,13 +192,20 @@ def settings_from(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple
                 "So the DEMO PAIR answers: offline, with made-up text. For real answers give --strong-model and\n"
                 "--weak-model, and their keys in the environment; see --help.\n\n"
             )
+    stamp = stamp_of(args.config) if args.config else None
+    section = load_gateway_section(args.config) if args.config else {}
+    flags: dict[str, Any] = {} if args.fallback is None else {"fallback": args.fallback}
+    if args.ledger is not None:
+        flags["ledger"] = {"url": args.ledger} if args.ledger else {}
     settings = Settings(
         routers=tuple(dict.fromkeys(args.routers)),
         strong=strong,
         weak=weak,
         config=load_config(args.config, ROUTER_CLS) if args.config else {},
-        gateway=read_gateway_settings(load_gateway_section(args.config), args.config) if args.config else GatewaySettings(),
+        gateway=read_gateway_settings(section, flags, args.config or "the command line"),
+        flags=flags,
         config_path=args.config,
+        config_stamp=stamp,
         prompt_from=args.prompt_from,
         default_strong_share=args.default_strong_share,
         max_body_bytes=args.max_body_bytes,
@@ -188,6 +213,7 @@ def settings_from(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple
         port=args.port,
         workers=args.workers,
         verbose=args.verbose,
+        log_format=args.log_format,
     )
     return settings, note
 
@@ -219,7 +245,7 @@ def banner(gateway: Gateway, settings: Settings, port: int, note: str) -> str:
 
 def _warnings(gateway: Gateway, settings: Settings) -> list[str]:
     found = []
-    for upstream in dict.fromkeys(gateway.upstreams.values()):
+    for upstream in (each for endpoints in gateway.models.values() for each in endpoints):
         try:
             upstream.check()
         except MissingKeyError as error:

@@ -53,8 +53,8 @@ print(json.dumps({"sockets": sockets, "reads": reads, "modules": sorted({name.sp
 
 HEAVY = {
     "aiohttp", "anthropic", "datasets", "gradio", "httpx", "httpx2", "huggingface_hub", "litellm", "matplotlib", "model2vec",
-    "onnx", "onnxruntime", "openai", "pandas", "pyarrow", "ray", "requests", "rich", "safetensors", "scipy", "sklearn",
-    "starlette", "tokenizers", "torch", "transformers", "uvicorn", "uvloop",
+    "onnx", "onnxruntime", "openai", "opentelemetry", "pandas", "prometheus_client", "pyarrow", "ray", "requests", "rich",
+    "safetensors", "scipy", "sklearn", "starlette", "tokenizers", "torch", "transformers", "uvicorn", "uvloop",
 }  # fmt: skip
 
 

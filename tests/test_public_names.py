@@ -43,6 +43,7 @@ def test_the_errors_have_these_names_and_parents() -> None:
         "BodyTooLargeError": "RequestError",
         "CheckpointError": "RouteLLMError",
         "DataError": "RouteLLMError",
+        "LedgerError": "RouteLLMError",
         "EmbeddingError": "RouteLLMError",
         "UpstreamError": "RouteLLMError",
         "UpstreamTimeoutError": "UpstreamError",

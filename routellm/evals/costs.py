@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from routellm.errors import ConfigError, MissingExtraError
+from routellm import costs
+from routellm.errors import ConfigError
 from routellm.evals.benchmarks.base import BenchmarkData
 from routellm.metrics.curves import Array
 from routellm.types import ModelPair
@@ -82,18 +83,8 @@ def listed_price(model: str) -> Price | None:
     Raises:
         MissingExtraError: the extra `eval` is not installed.
     """
-    try:
-        from genai_prices import Usage, calc_price
-    except ImportError as error:
-        raise MissingExtraError("Prices", "eval") from error
     provider, _, rest = model.partition("/")
     for name, provider_id in ((model, None), (rest, provider), (rest, None)):
-        try:
-            million = [
-                calc_price(Usage(input_tokens=given, output_tokens=1_000_000 - given), name, provider_id=provider_id)
-                for given in (1_000_000, 0)
-            ]
-        except LookupError:
-            continue
-        return Price(float(million[0].total_price), float(million[1].total_price))
+        if name and (found := costs.listed_price(name, provider_id)):
+            return Price(found.rates.input / 1e6, found.rates.output / 1e6)
     return None

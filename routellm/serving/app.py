@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,17 @@ from starlette.routing import Route
 from routellm.errors import RouteLLMError
 from routellm.serving.apis.base import Api
 from routellm.serving.apis.chat import ChatApi
+from routellm.serving.apis.completions import CompletionsApi
+from routellm.serving.apis.embeddings import EmbeddingsApi
+from routellm.serving.apis.messages import CountTokensApi, MessagesApi
+from routellm.serving.apis.responses import ResponsesApi
 from routellm.serving.endpoints import Endpoints
 from routellm.serving.gateway import Gateway
 from routellm.serving.headers import request_id_of
-from routellm.serving.live import Live, Reloader
+from routellm.serving.live import Reloader
 from routellm.serving.request import ClientGoneError
 from routellm.serving.routed import RoutedEndpoint
+from routellm.serving.services import Services
 from routellm.serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,21 +33,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("routellm.serving")
 
-APIS: tuple[type[Api], ...] = (ChatApi,)
+APIS: tuple[type[Api], ...] = (
+    ChatApi,
+    ResponsesApi,
+    MessagesApi,
+    CountTokensApi,
+    CompletionsApi,
+    EmbeddingsApi,
+)
 """The APIs that requests are routed in."""
 
 
-def build_app(settings: Settings, environ: Mapping[str, str]) -> ASGIApp:
-    """Load everything and put it together. Raises as `Gateway.load` does."""
-    return assemble(Gateway.load(settings, environ), settings, environ)
+def assemble(services: Services, load: Callable[[Settings], Gateway]) -> ASGIApp:
+    """The application over `services`, which it closes when the server shuts down.
 
-
-def assemble(gateway: Gateway, settings: Settings, environ: Mapping[str, str]) -> ASGIApp:
-    """The application over a loaded gateway, which it closes when the server shuts down."""
-    live = Live(gateway)
+    Args:
+        load: makes a gateway of changed settings.
+    """
     apis = [kind() for kind in APIS]
-    routed = {api.path: RoutedEndpoint(api, live, settings.max_body_bytes, verbose=settings.verbose) for api in apis}
-    ends = Endpoints(live, settings.max_body_bytes, apis)
+    routed = {api.path: RoutedEndpoint(api, services) for api in apis}
+    ends = Endpoints(services, apis)
     routes = [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in routed.items()),
         Route("/v1/route", ends.route, methods=["POST"]),
@@ -50,7 +60,8 @@ def assemble(gateway: Gateway, settings: Settings, environ: Mapping[str, str]) -
         Route("/v1/models/{name:path}", ends.model),
         Route("/health", ends.health),
         Route("/health/live", ends.health),
-        Route("/health/ready", ends.health),
+        Route("/health/ready", ends.ready),
+        Route("/metrics", ends.metrics),
         Route("/openapi.json", ends.openapi),
         Route("/", ends.index),
     ]
@@ -58,10 +69,12 @@ def assemble(gateway: Gateway, settings: Settings, environ: Mapping[str, str]) -
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        reloading = asyncio.create_task(Reloader(live, settings, environ).run())
+        reloader = Reloader(services.settings, load, services.renew)
+        tasks = [asyncio.create_task(reloader.run()), asyncio.create_task(services.publish())]
         yield
-        reloading.cancel()
-        await live.aclose()
+        for task in tasks:
+            task.cancel()
+        await services.aclose()
 
     pages = Starlette(
         routes=routes,
@@ -69,7 +82,7 @@ def assemble(gateway: Gateway, settings: Settings, environ: Mapping[str, str]) -
         exception_handlers=dict.fromkeys((HTTPException, RouteLLMError, ClientGoneError, Exception), ends.answer_error),
     )
     pages.router.redirect_slashes = False
-    return _front(routed, pages, verbose=settings.verbose)
+    return _front(routed, pages, verbose=services.settings.verbose)
 
 
 def _front(routed: Mapping[str, RoutedEndpoint], pages: Starlette, *, verbose: bool) -> ASGIApp:

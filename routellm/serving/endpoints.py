@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,19 +19,18 @@ from routellm.messages import parse_model_name
 from routellm.serving.apis.base import Api
 from routellm.serving.apis.chat import ChatApi
 from routellm.serving.errors import MethodNotAllowedError, UnknownPathError, render_error
-from routellm.serving.live import Live
 from routellm.serving.openapi import document
 from routellm.serving.request import ClientGoneError, read_body
+from routellm.serving.services import Services
 
 
 class Endpoints:
     """One method a route. They raise; `answer_error` renders."""
 
-    def __init__(self, live: Live, max_body_bytes: int, apis: Sequence[Api]) -> None:
-        self._live = live
+    def __init__(self, services: Services, apis: Sequence[Api]) -> None:
+        self._services = services
         self._apis = apis
         self._chat = ChatApi()
-        self._max_body_bytes = max_body_bytes
         self._created = int(time.time())
         self.paths: list[str] = []
 
@@ -44,8 +43,23 @@ class Endpoints:
         return _json(document(self._apis, self._decider.routers, self._decider.served_models))
 
     async def health(self, request: Request) -> Response:
-        """GET /health, /health/live, /health/ready: a server that answers has loaded everything it needs."""
+        """GET /health, /health/live: a server that answers is alive."""
         return _json({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """GET /health/ready: whether requests should be sent here, and what is amiss."""
+        found = self._services.readiness()
+        body = msgspec.json.encode({"status": found.status, "problems": found.problems})
+        return Response(body, 200 if found.ready else 503, media_type="application/json")
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics, for Prometheus: all workers' counts."""
+        metrics = self._services.metrics
+        if metrics is None:
+            raise UnknownPathError(request.method, "/metrics", self.paths)
+        metrics.publish(self._services.gauges())
+        kind, body = await asyncio.to_thread(metrics.render)
+        return Response(body, headers={"content-type": kind})
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: every name that a request's `model` may be, routers with their default threshold."""
@@ -60,9 +74,10 @@ class Endpoints:
 
     async def route(self, request: Request) -> Response:
         """POST /v1/route: the decision for a chat request, without calling any model."""
-        asked = self._chat.parse(await read_body(request.scope, request.receive, self._max_body_bytes))
-        with self._live.gateway as gateway:
-            decision = await gateway.decide(asked.model, partial(self._chat.view, asked))
+        limit = self._services.settings.max_body_bytes
+        asked = self._chat.parse(await read_body(request.scope, request.receive, limit))
+        with self._services.live.gateway as gateway:
+            decision = await gateway.decide(self._chat, asked, request.scope["headers"], remember=False)
         return _json({"object": "route.decision", **decision.as_dict()})
 
     async def answer_error(self, request: Request, error: Exception) -> Response:
@@ -82,7 +97,7 @@ class Endpoints:
 
     @property
     def _decider(self) -> Decider:
-        return self._live.gateway.decider
+        return self._services.live.gateway.decider
 
     def _model(self, name: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"id": name, "object": "model", "created": self._created, "owned_by": "routellm"}

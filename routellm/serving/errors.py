@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from routellm.errors import (
     EmbeddingError,
+    InvalidKeyError,
     MissingExtraError,
     MissingKeyError,
+    OverloadedError,
+    RateLimitError,
     RequestError,
     UpstreamError,
+    UpstreamUnavailableError,
     did_you_mean,
 )
 
@@ -68,12 +73,21 @@ def render_error(error: Exception, request_id: str) -> ErrorReply:
             status, kind, code, param = error.status, error.type, error.code, error.param
             if isinstance(error, MethodNotAllowedError):
                 extra = [(b"allow", error.allow.encode("latin-1"))]
+            elif isinstance(error, InvalidKeyError):
+                extra = [(b"www-authenticate", b"Bearer")]
+            elif isinstance(error, RateLimitError):
+                extra = [_NO_RETRY if error.retry_after is None else (b"retry-after", b"%d" % error.retry_after)]
         case MissingKeyError():  # 401, which clients don't retry and show as a matter of keys
             status, kind, code = 401, "authentication_error", "missing_upstream_key"
         case MissingExtraError():
             status, kind, code, extra = 500, "server_error", "missing_extra", [_NO_RETRY]
         case UpstreamError():
             status, kind, code = error.status, "upstream_error", error.code
+            if isinstance(error, UpstreamUnavailableError):
+                extra = [(b"retry-after", b"%d" % max(1, ceil(error.retry_after)))]
+        case OverloadedError():
+            status, kind, code = error.status, "server_error", error.code
+            extra = [(b"retry-after", b"%d" % error.retry_after)]
         case EmbeddingError():
             status, kind, code = 502, "upstream_error", "embedding_failed"
         case _:

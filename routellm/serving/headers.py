@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from urllib.parse import quote
 from routellm.serving.errors import RawHeaders
 from routellm.types import Decision
 
+_count = itertools.count()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@~-]{1,128}")
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"}
@@ -30,7 +32,7 @@ def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return value.decode("ascii")
-    return f"req-{secrets.token_hex(12)}"
+    return f"req-{_process_id()}{next(_count):08x}"
 
 
 def headers_for_upstream(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> dict[str, str]:
@@ -82,3 +84,8 @@ def decision_headers(decision: Decision) -> RawHeaders:
 @lru_cache(maxsize=256)
 def _safe(name: str) -> bytes:
     return quote(name, safe="!#$&'()*+,/:;=?@[]^`{|}", errors="replace").encode("ascii")
+
+
+@lru_cache(maxsize=1)
+def _process_id() -> str:
+    return secrets.token_hex(8)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
-from routellm.config import load_config, load_gateway_section
+from routellm.config import load_config, load_gateway_section, stamp_of
 from routellm.errors import RouteLLMError
 from routellm.routers.routers import ROUTER_CLS
 from routellm.serving.gateway import Gateway
@@ -25,7 +23,6 @@ from routellm.serving.settings import Settings, read_gateway_settings
 logger = logging.getLogger("routellm.serving")
 
 _POLL_SECONDS = 1.0
-_Stamp: TypeAlias = tuple[int, int, int]
 
 
 class Live:
@@ -55,12 +52,17 @@ class Reloader:
 
     Routers are loaded anew, so that SIGHUP also takes up a checkpoint that was trained in the meantime. What the command line
     says stays as it is.
+
+    Args:
+        settings: what the process was started with.
+        load: makes a gateway, in a thread.
+        use: puts it in force.
     """
 
-    def __init__(self, live: Live, settings: Settings, environ: Mapping[str, str]) -> None:
-        self._live, self._settings, self._environ = live, settings, environ
+    def __init__(self, settings: Settings, load: Callable[[Settings], Gateway], use: Callable[[Gateway], None]) -> None:
+        self._settings, self._load, self._use = settings, load, use
         self._wanted = asyncio.Event()
-        self._stamp = self._look()
+        self._stamp = settings.config_stamp
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -82,11 +84,11 @@ class Reloader:
         self._stamp = self._look()
         where = self._settings.config_path or "the command line's settings"
         try:
-            gateway = await asyncio.to_thread(self._load)
+            gateway = await asyncio.to_thread(lambda: self._load(reread(self._settings)))
         except RouteLLMError as error:
             logger.error("%s can't be used, what was loaded before stays in force: %s", where, error)
             return False
-        self._live.replace(gateway)
+        self._use(gateway)
         logger.warning("loaded %s again, for requests from now on", where)
         return True
 
@@ -101,18 +103,10 @@ class Reloader:
                 if seen is not None and seen == before != self._stamp:
                     return
 
-    def _load(self) -> Gateway:
-        return Gateway.load(reread(self._settings), self._environ)
-
-    def _look(self) -> _Stamp | None:
+    def _look(self) -> tuple[int, int, int] | None:
+        """None also between two versions of the file, where there is none; what was loaded then stays in force."""
         path = self._settings.config_path
-        if path is None:
-            return None
-        try:
-            status = os.stat(path)
-        except OSError:
-            return None  # between two versions of it, perhaps; what was loaded stays in force
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return None if path is None else stamp_of(path)
 
 
 def reread(settings: Settings) -> Settings:
@@ -124,5 +118,5 @@ def reread(settings: Settings) -> Settings:
     path = settings.config_path
     if path is None:
         return settings
-    gateway = read_gateway_settings(load_gateway_section(path), path)
+    gateway = read_gateway_settings(load_gateway_section(path), settings.flags, path)
     return replace(settings, config=load_config(Path(path), ROUTER_CLS), gateway=gateway)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import logging
@@ -11,12 +12,16 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from routellm.config import read_environment
 from routellm.errors import ConfigError, MissingExtraError, RouteLLMError
+from routellm.serving.gateway import Gateway
+from routellm.serving.services import Services, Shared
 from routellm.serving.settings import Settings
+from routellm.telemetry.logs import formatter_for
 
 if TYPE_CHECKING:
     import uvicorn
@@ -28,12 +33,12 @@ logger = logging.getLogger("routellm.serving")
 _STARTUP_FAILURE = 3  # the exit status on which uvicorn's supervisor gives up instead of starting the worker again
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that none is closed under a request
+_START_SECONDS = 30.0
 _GRACE_SECONDS = 25  # for open streams at shutdown; container platforms kill after 30
 
 _LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
     "filters": {"known": {"()": "routellm.serving.process.NotOurCuts"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "loggers": {
@@ -89,20 +94,26 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: ASGIApp, settings: Settings, listener: socket.socket) -> None:
+def serve(services: Services, shared: Shared, environ: Mapping[str, str], listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; open requests may finish first.
 
-    With more than one worker, `app` is what each of them builds again from `settings`, and is let go of here.
+    With more than one worker, each of them loads everything again from the settings, and `services` are let go of here.
     """
+    settings = services.settings
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn hands the signal on to these when it is done
             signal.signal(number, _exit)
+    _allow_many_connections()
     if settings.workers > 1:
-        config = configure(functools.partial(_worker_app, settings), settings, factory=True)
+        services.release()
+        config = configure(functools.partial(_worker_app, settings, shared), settings, factory=True)
         _supervisor(config, listener).run()
         return
     import uvicorn
 
+    from routellm.serving.app import assemble
+
+    app = assemble(services, lambda changed: Gateway.load(changed, environ, shared.table))
     _freeze()
     uvicorn.Server(configure(app, settings)).run([listener])
 
@@ -114,7 +125,8 @@ def _supervisor(config: uvicorn.Config, listener: socket.socket) -> Multiprocess
         def handle_hup(self) -> None:
             """Each worker reads its configuration again, without a restart; see `live.py`."""
             for worker in self.processes:
-                if worker.pid is not None and worker.process.is_alive():
+                # One that is still starting has no handler yet, and the signal would end it.
+                if worker.wait_until_ready(_START_SECONDS, self.should_exit) and worker.pid is not None:
                     os.kill(worker.pid, signal.SIGHUP)
 
     return Supervisor(config, [listener])
@@ -124,15 +136,17 @@ def configure(app: Any, settings: Settings, *, factory: bool = False) -> uvicorn
     """How uvicorn is run here."""
     import uvicorn
 
+    from routellm.serving.protocol import HttpProtocol
+
     return uvicorn.Config(
         app,
         factory=factory,
         workers=settings.workers,
         interface="asgi3",
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
-        log_config=_LOGGING,
+        log_config={**_LOGGING, "formatters": {"line": {"()": formatter_for, "log_format": settings.log_format}}},
         access_log=False,  # with --verbose the application logs each request, with its decision
         server_header=False,
         date_header=False,
@@ -143,11 +157,16 @@ def configure(app: Any, settings: Settings, *, factory: bool = False) -> uvicorn
     )
 
 
-def _worker_app(settings: Settings) -> ASGIApp:
-    from routellm.serving.app import build_app
+def _worker_app(settings: Settings, shared: Shared) -> ASGIApp:
+    from routellm.serving.app import assemble
+
+    environ = read_environment()
+
+    def load(changed: Settings) -> Gateway:
+        return Gateway.load(changed, environ, shared.table)
 
     try:
-        app = build_app(settings, read_environment())
+        app = assemble(Services(load(settings), settings, environ, shared), load)
     except RouteLLMError as error:
         logger.error("a worker can't start: %s", error)
         sys.exit(_STARTUP_FAILURE)
@@ -162,6 +181,17 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files to the hard one: each request under way takes two, and 1,024 are soon used up."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _freeze() -> None:

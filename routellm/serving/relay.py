@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from routellm.errors import UpstreamError
+from routellm.serving.call import Call
 from routellm.serving.errors import RawHeaders, error_body
 from routellm.serving.headers import headers_for_client
 from routellm.upstream.base import UpstreamReply
@@ -17,35 +20,45 @@ if TYPE_CHECKING:
 
     from routellm.serving.apis.base import Translator
 
+_LARGEST_TRANSLATED = 32 << 20
+_PATIENCE_SECONDS = 0.02
+"""For so long a request is not watched: a reply that comes at once needs none of it, and watching costs a task."""
+
 
 class ClientWatch:
-    """Cancels the task that it was entered in as soon as the client goes away, and absorbs that cancellation.
+    """Cancels the task that it was entered in soon after the client goes away, and absorbs that cancellation.
 
-    Costs one small task a request. `gone` tells afterwards whether the client went away. The request's body must have
-    been read before.
+    `gone` tells afterwards whether the client went away, `begun` whether a reply had begun to go out. The request's body must
+    have been read before.
     """
 
     def __init__(self, receive: Receive) -> None:
-        self.gone = False
+        self.gone = self.begun = False
         self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._timer = task.get_loop().call_later(_PATIENCE_SECONDS, self._begin)
         return self
 
     def stop(self) -> None:
         """Watch no longer: what comes now is the last piece, after which a server reports every client as gone."""
-        self._watcher.cancel()
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        self._watcher.cancel()
+        self.stop()
         if self.gone and kind is asyncio.CancelledError:
             self._task.uncancel()
             return True
         return False
+
+    def _begin(self) -> None:
+        self._watcher = self._task.get_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -54,72 +67,104 @@ class ClientWatch:
         self._task.cancel()
 
 
-async def relay(
-    reply: UpstreamReply, send: Send, watch: ClientWatch, headers: RawHeaders, error_event: Callable[[bytes], bytes]
-) -> None:
-    """Send `reply` with `headers` added, its bytes unchanged, each chunk as soon as it comes.
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a reply goes: how to send to the client, the watch over it, and the headers that are added."""
+
+    send: Send
+    watch: ClientWatch
+    headers: RawHeaders
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """The reply's status, and the upstream's `headers` with ours."""
+        self.watch.begun = True
+        await self.send(
+            {"type": "http.response.start", "status": status, "headers": headers_for_client(headers) + self.headers}
+        )
+
+    async def end(self, body: bytes) -> None:
+        """The last piece."""
+        self.watch.stop()
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def relay(reply: UpstreamReply, client: Client, call: Call, error_event: Callable[[bytes], bytes]) -> None:
+    """Send `reply`, its bytes unchanged, each chunk as soon as it comes.
 
     Raises:
         UpstreamError: the upstream broke off. An event stream that stood between two events then ended with what `error_event`
             makes of OpenAI's error object, and without `[DONE]`; any other reply was left unfinished, upon which a server
             cuts the connection, so that no client takes it for a whole one.
     """
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers_for_client(reply.headers) + headers})
-    is_stream = _is_stream(reply)
+    await client.begin(reply.status, reply.headers)
+    send, is_stream = client.send, call.streamed
     tail = b"\n\n"
+    length = reply.headers.get("content-length", "")
+    left = (int(length) if length.isdecimal() else 0) or -1
+    mark = perf_counter()
     try:
         async for chunk in reply.chunks():
+            call.take(chunk, perf_counter() - mark)
             if is_stream:
                 tail = (tail + chunk)[-4:]
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            left -= len(chunk)
+            if left == 0:
+                await client.end(chunk)
+            else:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            mark = perf_counter()
     except UpstreamError as error:
         if is_stream and "content-encoding" not in reply.headers and tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
-            await _send_last(send, watch, error_event(_told(error)))
+            await client.end(error_event(_told(error)))
         raise
-    await _send_last(send, watch, b"")
+    if left:
+        await client.end(b"")
 
 
 async def relay_translated(
-    reply: UpstreamReply,
-    translator: Translator,
-    send: Send,
-    watch: ClientWatch,
-    headers: RawHeaders,
-    error_event: Callable[[bytes], bytes],
+    reply: UpstreamReply, translator: Translator, client: Client, call: Call, error_event: Callable[[bytes], bytes]
 ) -> None:
-    """Send what `translator` makes of `reply`, with `headers` added; a stream's events each as soon as it is complete.
+    """Send what `translator` makes of `reply`; a stream's events each as soon as it is complete.
 
     Raises:
         UpstreamError: the upstream broke off, or sent what its API does not promise. A stream then ended with what
             `error_event` makes of OpenAI's error object. Of a whole reply nothing was sent yet.
     """
-    if not (_is_stream(reply) and reply.status < 300):
-        body = b"".join([chunk async for chunk in reply.chunks()])
+    if not (call.streamed and reply.status < 300):
+        body = await _whole(reply, call)
         body = translator.reply(body) if reply.status < 300 else translator.error(reply.status, body)
-        start = {**reply.headers, "content-type": "application/json", "content-length": str(len(body))}
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers_for_client(start) + headers})
-        await _send_last(send, watch, body)
+        length = str(len(body))
+        await client.begin(reply.status, {**reply.headers, "content-type": "application/json", "content-length": length})
+        await client.end(body)
         return
-    start = {name: value for name, value in reply.headers.items() if name != "content-length"}
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers_for_client(start) + headers})
+    await client.begin(reply.status, {name: value for name, value in reply.headers.items() if name != "content-length"})
+    mark = perf_counter()
     try:
         async for chunk in reply.chunks():
+            call.take(chunk, perf_counter() - mark)
             if piece := translator.feed(chunk):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await client.send({"type": "http.response.body", "body": piece, "more_body": True})
+            mark = perf_counter()
         last = translator.end()
     except UpstreamError as error:
-        await _send_last(send, watch, error_event(_told(error)))
+        told = _told(error)
+        await client.end(translator.error_event(told) or error_event(told))
         raise
-    await _send_last(send, watch, last)
+    await client.end(last)
 
 
-async def _send_last(send: Send, watch: ClientWatch, body: bytes) -> None:
-    watch.stop()
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _is_stream(reply: UpstreamReply) -> bool:
-    return reply.headers.get("content-type", "").startswith("text/event-stream")
+async def _whole(reply: UpstreamReply, call: Call) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    mark = perf_counter()
+    async for chunk in reply.chunks():
+        call.take(chunk, perf_counter() - mark)
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > _LARGEST_TRANSLATED:
+            raise UpstreamError(f"The model's reply is over {_LARGEST_TRANSLATED >> 20} MB, too large to be translated.")
+        mark = perf_counter()
+    return b"".join(pieces)
 
 
 def _told(error: UpstreamError) -> bytes:

@@ -11,18 +11,20 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from routellm.errors import UpstreamError
+from routellm.errors import OverloadedError, RequestError, UpstreamError
 from routellm.serving.apis.base import Api, Translator
-from routellm.serving.errors import RawHeaders, render_error, send_error
+from routellm.serving.call import Call
+from routellm.serving.errors import render_error, send_error
 from routellm.serving.headers import decision_headers, headers_for_upstream
-from routellm.serving.live import Live
-from routellm.serving.relay import ClientWatch, relay, relay_translated
+from routellm.serving.relay import Client, ClientWatch, relay, relay_translated
 from routellm.serving.request import ApiRequest, ClientGoneError, read_body
-from routellm.types import Decision
-from routellm.upstream.base import Upstream, UpstreamReply
+from routellm.serving.services import Services
+from routellm.upstream.base import Format, Upstream, UpstreamReply
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
+
+    from routellm.serving.gateway import Gateway
 
 logger = logging.getLogger("routellm.serving")
 
@@ -30,74 +32,88 @@ logger = logging.getLogger("routellm.serving")
 class RoutedEndpoint:
     """One API's endpoint. `scope["request_id"]` must be set; see `app.py`."""
 
-    def __init__(self, api: Api, live: Live, max_body_bytes: int, *, verbose: bool = False) -> None:
+    def __init__(self, api: Api, services: Services) -> None:
         self._api = api
-        self._live = live
-        self._max_body_bytes = max_body_bytes
-        self._verbose = verbose
+        self._services = services
+        self._max_body_bytes = services.settings.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = perf_counter()
-        api = self._api
         request_id: str = scope["request_id"]
-        headers: RawHeaders = [(b"x-request-id", request_id.encode("ascii"))]
-        decision: Decision | None = None
-        status: int | str = "client gone"
-        reply = None
+        call = Call(self._api.format, request_id)
+        client = Client(send, ClientWatch(receive), [(b"x-request-id", request_id.encode("ascii"))])
         try:
-            request = api.parse(await read_body(scope, receive, self._max_body_bytes))
-            with self._live.gateway as gateway:
-                decision = await gateway.decide(request.model, partial(api.view, request))
-                headers += decision_headers(decision)
-                upstream = gateway.upstreams[decision.model]
-                sent = headers_for_upstream(scope["headers"], request_id)
-                with ClientWatch(receive) as watch:
-                    try:
-                        reply, translator = await self._send(request, upstream, sent)
-                        status = reply.status
-                        if translator is None:
-                            await relay(reply, send, watch, headers, api.error_event)
-                        else:
-                            await relay_translated(reply, translator, send, watch, headers, api.error_event)
-                    finally:
-                        if reply is not None:
-                            await reply.aclose()
-            if watch.gone:
-                status = "client gone"
+            request = self._api.parse(await read_body(scope, receive, self._max_body_bytes))
+            call.asked, call.body = request.model, request.body
+            with client.watch:
+                await self._admit(call, request, scope, client)
+            if client.watch.gone:
+                call.outcome = "client-gone"
         except ClientGoneError:
             pass
-        except Exception as error:  # every error becomes a reply, see errors.py
-            if reply is None:
-                rendered = api.error_reply(render_error(error, request_id))
-                status = rendered.status
-                await send_error(send, rendered, headers)
-            elif isinstance(error, UpstreamError):
-                status = "upstream broke off"
-                logger.warning("%s %s: %s", request_id, status, error)
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, see errors.py
+            await self._fail(error, call, client)
+        finally:
+            self._services.finish(call, scope["headers"])
+
+    async def _admit(self, call: Call, request: ApiRequest, scope: Scope, client: Client) -> None:
+        admission = self._services.admission
+        await admission.enter()
+        try:
+            with self._services.live.gateway as gateway:
+                call.decision = await gateway.decide(self._api, request, scope["headers"])
+                if self._services.keeps_prompts:
+                    call.prompt = self._api.view(request, gateway.decider.prompt_from).text
+                await self._answer(gateway, call, request, headers_for_upstream(scope["headers"], call.request_id), client)
+        finally:
+            admission.leave()
+
+    async def _answer(self, gateway: Gateway, call: Call, request: ApiRequest, sent: dict[str, str], client: Client) -> None:
+        api, decision = self._api, call.decision
+        assert decision is not None
+        mark = perf_counter()
+        try:
+            dispatched = await gateway.dispatch(decision, request, partial(self._send, request, sent))
+        finally:
+            call.waited += perf_counter() - mark
+        async with dispatched:
+            reply, (translator, format) = dispatched.reply, dispatched.extra
+            call.attempts = dispatched.attempts
+            if dispatched.fell_back:
+                decision = call.decision = gateway.fallen_back(decision, dispatched.model)
+            client.headers.extend(decision_headers(decision))
+            call.told = True
+            call.begin(reply, format, counts=self._services.observed)
+            if translator is None:
+                await relay(reply, client, call, api.error_event)
             else:
-                status = "failed"
-                logger.error("%s failed after its reply had begun", request_id, exc_info=error)
-        if self._verbose:
-            _log(request_id, api.format, status, decision, perf_counter() - started)
+                await relay_translated(reply, translator, client, call, api.error_event)
+        call.outcome = "answered"
 
     async def _send(
-        self, request: ApiRequest, upstream: Upstream, headers: dict[str, str]
-    ) -> tuple[UpstreamReply, Translator | None]:
+        self, request: ApiRequest, headers: dict[str, str], upstream: Upstream
+    ) -> tuple[UpstreamReply, tuple[Translator | None, Format]]:
         api = self._api
         if api.format in upstream.formats:
-            return await upstream.send(api.upstream_path, request.body_for(upstream.model), headers), None
+            reply = await upstream.send(api.upstream_path, request.body_for(upstream.model), headers)
+            return reply, (None, api.format)
         translator = api.translator(request, upstream.formats)
         body = translator.body_for(upstream.model)
         headers = {**api.headers_for(headers), "accept-encoding": "identity"}  # since the reply is to be read here
-        return await upstream.send(translator.path, body, headers), translator
+        return await upstream.send(translator.path, body, headers), (translator, "chat")
 
-
-def _log(request_id: str, api: str, status: int | str, decision: Decision | None, seconds: float) -> None:
-    if decision is None:
-        logger.info("%s %s: %s in %.1f ms", request_id, api, status, seconds * 1e3)
-        return
-    logger.info(
-        "%s %s: %s in %.1f ms; model=%r reason=%s router=%s threshold=%s win_rate=%s decision=%.0f us",
-        *(request_id, api, status, seconds * 1e3, decision.model, decision.reason, decision.router),
-        *(decision.threshold, decision.win_rate, decision.decision_us),
-    )
+    async def _fail(self, error: Exception, call: Call, client: Client) -> None:
+        call.error = getattr(error, "code", None)
+        if isinstance(error, UpstreamError) and not call.attempts:
+            call.attempts = error.attempts
+        if not client.watch.begun:
+            rendered = self._api.error_reply(render_error(error, call.request_id), call.request_id)
+            call.status = rendered.status
+            call.outcome = "refused" if isinstance(error, RequestError | OverloadedError) else "failed"
+            told = [] if call.decision is None or call.told else decision_headers(call.decision)
+            await send_error(client.send, rendered, client.headers + told)
+        elif isinstance(error, UpstreamError):
+            call.outcome = "broken-off"
+            logger.warning("%s upstream broke off: %s", call.request_id, error, extra={"request_id": call.request_id})
+        else:
+            call.outcome = "failed"
+            logger.error("%s failed after its reply had begun", call.request_id, exc_info=error)

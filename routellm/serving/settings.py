@@ -9,26 +9,62 @@ from typing import Any
 import msgspec
 
 from routellm.config import GATEWAY, RouterConfig
+from routellm.costs import PriceSettings
+from routellm.dispatch.settings import DispatchSettings
 from routellm.errors import ConfigError
+from routellm.ledger.settings import LedgerSettings
 from routellm.messages import PromptFrom
+from routellm.policies.context import ContextSettings
+from routellm.policies.sticky import StickySettings
+from routellm.serving.admission import AdmissionSettings
+from routellm.serving.scoring import ScoreSettings
+from routellm.telemetry.logs import LogFormat
+from routellm.telemetry.settings import TelemetrySettings
 from routellm.types import ModelPair
 from routellm.upstream.base import ModelSpec
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
-class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the configuration file says under `gateway`. A server without it behaves as these defaults say."""
+class GatewaySettings(DispatchSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the configuration file says under `gateway`: how endpoints are treated (see the base class), and what follows.
+
+    A server without this section behaves as these defaults say.
+
+    Attributes:
+        sticky: whether conversations stay with their model.
+        context: how long a request each model takes.
+        score: how routers that take milliseconds are run.
+        admission: how many requests are taken on at once.
+        prices: model name -> what its tokens cost, in place of the bundled list's price.
+        ledger: where finished requests are kept; None keeps none.
+        telemetry: metrics and traces.
+    """
+
+    sticky: StickySettings = StickySettings()
+    context: ContextSettings = ContextSettings()
+    score: ScoreSettings = ScoreSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    prices: dict[str, PriceSettings] = msgspec.field(default_factory=dict[str, PriceSettings])
+    ledger: LedgerSettings | None = None
+    telemetry: TelemetrySettings = TelemetrySettings()
 
 
-def read_gateway_settings(section: Mapping[str, Any], where: str) -> GatewaySettings:
+def read_gateway_settings(section: Mapping[str, Any], flags: Mapping[str, Any], where: str) -> GatewaySettings:
     """The settings that the section `gateway` of the file `where` makes.
+
+    Args:
+        flags: what the command line says in the section's place; of a mapping, its keys only.
 
     Raises:
         ConfigError: a name is not known, or a value not allowed; the message says which and where.
     """
+    merged = dict(section)
+    for name, value in flags.items():
+        given = merged.get(name)
+        merged[name] = {**(given if isinstance(given, Mapping) else {}), **value} if isinstance(value, Mapping) else value
     try:
-        return msgspec.convert(section, GatewaySettings)
+        return msgspec.convert(merged, GatewaySettings)
     except msgspec.ValidationError as error:
         text = str(error).replace("`$", f"`{GATEWAY}")
         if f"at `{GATEWAY}" not in text:
@@ -45,11 +81,13 @@ class Settings:
         strong, weak: the pair, each with its endpoint and key. The weak model's modalities decide which requests it can take.
         config: router name -> keyword arguments. Not in a repr, since an embedder's key may be among them.
         gateway: what the configuration file says of the server itself.
-        config_path: that file, to be read again when it changes.
+        config_path, config_stamp: that file, to be read again when it changes, and its `stamp_of` before it was read.
+        flags: what the command line says in place of the section `gateway`, then too.
         prompt_from: which user turns make the prompt that decides.
         default_strong_share: the share of strong calls that `router-<name>` without a threshold aims at.
         max_body_bytes: a larger request body is refused with 413.
         verbose: log one line a request.
+        log_format: text for people or JSON for machines.
     """
 
     routers: tuple[str, ...]
@@ -58,6 +96,8 @@ class Settings:
     config: RouterConfig = field(default_factory=dict[str, Mapping[str, Any]], repr=False)
     gateway: GatewaySettings = field(default_factory=GatewaySettings, repr=False)
     config_path: str | None = None
+    config_stamp: tuple[int, int, int] | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
     prompt_from: PromptFrom = "last"
     default_strong_share: float = 0.5
     max_body_bytes: int = MAX_BODY_BYTES
@@ -65,6 +105,7 @@ class Settings:
     port: int = 6060
     workers: int = 1
     verbose: bool = False
+    log_format: LogFormat = "text"
 
     @property
     def pair(self) -> ModelPair:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from routellm.registry import Registry
 
@@ -23,16 +23,40 @@ Format: TypeAlias = Literal["chat", "completions", "embeddings", "messages", "re
 """An API that clients and endpoints speak: OpenAI's chat completions, completions, embeddings and responses, and Anthropic's
 messages."""
 
+FORMATS: frozenset[Format] = frozenset(get_args(Format))
+
 OPENAI_COMPATIBLE: frozenset[Format] = frozenset({"chat", "completions", "embeddings"})
 """What any endpoint that calls itself compatible with OpenAI's speaks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. `connect`: to open a connection. `read`: between two pieces of an answer, the first included."""
+    """Seconds; None stands for `read`.
+
+    Attributes:
+        connect: to open a connection.
+        read: what `first_byte` and `idle` are where they are not given.
+        first_byte: from the sending of a request, connecting included, to its reply's headers, and where the reply is an event
+            stream, to the first piece of that.
+        idle: between two pieces of an answer.
+        total: from the sending of a request to the last byte of its reply, however steadily that comes.
+    """
 
     connect: float = 10.0
     read: float = 600.0
+    first_byte: float | None = None
+    idle: float | None = None
+    total: float = 3600.0
+
+    @property
+    def until_first_byte(self) -> float:
+        """`first_byte`, or what stands for it; no longer than `total`."""
+        return min(self.read if self.first_byte is None else self.first_byte, self.total)
+
+    @property
+    def between_pieces(self) -> float:
+        """`idle`, or what stands for it."""
+        return self.read if self.idle is None else self.idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +69,8 @@ class ModelSpec:
         api_key: overrides the key that the provider's environment variable holds. Never shown in a repr.
         modalities: the kinds of content other than text that the model takes.
         timeouts: see `Timeouts`.
+        formats: overrides the APIs that the endpoint is taken to speak, for a server such as vLLM or llama.cpp that speaks
+            more than its provider's entry says. Looked at for HTTP endpoints only.
     """
 
     name: str
@@ -52,6 +78,7 @@ class ModelSpec:
     api_key: str | None = field(default=None, repr=False)
     modalities: frozenset[str] = frozenset()
     timeouts: Timeouts = Timeouts()
+    formats: frozenset[Format] | None = None
 
 
 class UpstreamReply(ABC):
@@ -67,7 +94,7 @@ class UpstreamReply(ABC):
 
         Raises:
             UpstreamError: the upstream broke off before the end.
-            UpstreamTimeoutError: it fell silent for longer than the read timeout.
+            UpstreamTimeoutError: it fell silent for too long, or took too long in all; see `Timeouts`.
         """
 
     @abstractmethod
@@ -79,10 +106,12 @@ class Upstream(ABC):
     """One model behind one endpoint.
 
     Constructed from a `ModelSpec` and an environment mapping, without any network access. `model` is the name by which the
-    endpoint knows the model, `formats` are the APIs that `send` takes bodies of.
+    endpoint knows the model, `formats` are the APIs that `send` takes bodies of, and `endpoint` is its base URL for people and
+    metrics, or what stands for it.
     """
 
     model: str
+    endpoint: str = ""
     formats: frozenset[Format] = OPENAI_COMPATIBLE
 
     @abstractmethod

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # undocumented, and everywhere
 
 from routellm.errors import ConfigError, MissingKeyError
-from routellm.upstream.base import ModelSpec
+from routellm.upstream.base import FORMATS, OPENAI_COMPATIBLE, Format, ModelSpec
 from routellm.upstream.providers import PROVIDERS, Provider, provider_of
 
 _ANY = Provider(None, needs_key=False)
@@ -19,7 +19,8 @@ _ANY = Provider(None, needs_key=False)
 class Endpoint:
     """A checked base URL (no slash at its end) with what goes into each request to it. No repr shows the key.
 
-    `missing_key` holds the names of the variables that could have held a key, where one is needed and none was found.
+    `formats` are the APIs that it speaks, and `messages_bearer` is as in `Provider`. `missing_key` holds the names of the
+    variables that could have held a key, where one is needed and none was found.
     """
 
     model: str
@@ -28,6 +29,18 @@ class Endpoint:
     headers: Mapping[str, str]
     proxy: str | None = field(repr=False)
     missing_key: tuple[str, ...] = ()
+    formats: frozenset[Format] = OPENAI_COMPATIBLE
+    messages_bearer: bool = True
+
+    def headers_for(self, path: str) -> dict[str, str]:
+        """What signs in a request to `path`, with the provider's further headers."""
+        headers = dict(self.headers)
+        messages = path.startswith("/messages")
+        if self.key is not None and messages:
+            headers["x-api-key"] = self.key
+        if self.key is not None and (self.messages_bearer or not messages):
+            headers["authorization"] = f"Bearer {self.key}"
+        return headers
 
     def check(self, name: str) -> None:
         """Raise MissingKeyError where a call to the model that users call `name` can't succeed for want of a key."""
@@ -42,10 +55,11 @@ def resolve_endpoint(spec: ModelSpec, environ: Mapping[str, str]) -> Endpoint:
     """Read base URL, key and proxy.
 
     A key from the environment goes to its provider only: with an `api_base` that stands for any endpoint (`openai/NAME`, a
-    bare name) no key is sent unless the spec gives it, or the `api_base` is on the provider's own host.
+    bare name) no key is sent unless the spec gives it, or the `api_base` is on the provider's own host. Nor is such an
+    endpoint taken to speak more than is customary, unless the spec says so.
 
     Raises:
-        ConfigError: no base URL is known, or the base URL or the key can't be used.
+        ConfigError: no base URL is known, or the base URL, the key or the formats can't be used.
     """
     prefix, model = provider_of(spec)
     provider = PROVIDERS.get(prefix, _ANY)
@@ -62,7 +76,8 @@ def resolve_endpoint(spec: ModelSpec, environ: Mapping[str, str]) -> Endpoint:
     if key is None and (at_home or prefix != "openai"):
         found = next((name for name in provider.keys if environ.get(name, "").strip()), None)
         key = _clean_key(environ[found], f"The API key in {found}") if found else None
-    needs_key = provider.needs_key and provider.base_url is not None and _host(base_url) == _host(provider.base_url)
+    official = provider.base_url is not None and _host(base_url) == _host(provider.base_url)
+    needs_key = provider.needs_key and official
     headers = {name: environ[variable] for name, variable in provider.headers.items() if environ.get(variable)}
     return Endpoint(
         model,
@@ -71,6 +86,8 @@ def resolve_endpoint(spec: ModelSpec, environ: Mapping[str, str]) -> Endpoint:
         headers if at_home else {},
         proxy_for(base_url, environ),
         provider.keys if needs_key and key is None else (),
+        _formats(spec, provider if official or prefix != "openai" else _ANY),
+        provider.messages_bearer,
     )
 
 
@@ -143,6 +160,16 @@ def _complete(given: str, provider: Provider) -> str:
 
 def _host(url: str) -> str | None:
     return urlsplit(url).hostname
+
+
+def _formats(spec: ModelSpec, provider: Provider) -> frozenset[Format]:
+    if spec.formats is None:
+        return provider.formats
+    if not spec.formats or not spec.formats <= FORMATS:
+        raise ConfigError(
+            f"The formats of {spec.name!r} are {sorted(spec.formats)}; name at least one of: {', '.join(sorted(FORMATS))}."
+        )
+    return spec.formats
 
 
 def _clean_key(key: str | None, what: str) -> str | None:

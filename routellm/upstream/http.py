@@ -1,22 +1,27 @@
-"""The fast path: any OpenAI-compatible endpoint over pooled aiohttp connections, bytes in and bytes out."""
+"""The fast path: any OpenAI-compatible endpoint over pooled connections, bytes in and bytes out."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeAlias
 
-import aiohttp
 from yarl import URL
 
-from routellm.errors import UpstreamError, UpstreamTimeoutError
-from routellm.upstream.base import ModelSpec, UpstreamReply
+from routellm.errors import MissingExtraError, UpstreamError, UpstreamTimeoutError
+from routellm.upstream.base import ModelSpec, Timeouts, UpstreamReply
 from routellm.upstream.endpoint import resolve_endpoint
 from routellm.upstream.held import ClientHoldingUpstream
 from routellm.upstream.loops import PerLoop
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
+
+    from routellm.upstream.proxied import ProxiedAnswer, ProxiedPool
+    from routellm.upstream.wire import Answer, Pool
+
+    AnyAnswer: TypeAlias = Answer | ProxiedAnswer
 
 _HOP_BY_HOP = frozenset(
     {
@@ -33,9 +38,8 @@ _NOT_SENT = _HOP_BY_HOP | {
 _NOT_RETURNED = _HOP_BY_HOP | {"set-cookie", "set-cookie2"}
 
 _KEEP_ALIVE_SECONDS = 30.0
-_DNS_CACHE_SECONDS = 60
-_LARGE_BODY = 1 << 20
-"""From this size on a body is written in pieces, so that it does not hold up the event loop."""
+ANTHROPIC_VERSION = "2023-06-01"
+"""The version of the messages API that a request asks for where its client names none."""
 
 
 class HttpUpstream(ClientHoldingUpstream):
@@ -51,55 +55,68 @@ class HttpUpstream(ClientHoldingUpstream):
         self._timeouts = spec.timeouts
         self._endpoint = resolve_endpoint(spec, environ)
         self.model = self._endpoint.model
-        self._own_headers = dict(self._endpoint.headers)
-        if self._endpoint.key is not None:
-            self._own_headers["authorization"] = f"Bearer {self._endpoint.key}"
-        self._urls: dict[str, URL] = {}
-        self._sessions = PerLoop(self._open_session)
+        self.endpoint = self._endpoint.base_url
+        self.formats = self._endpoint.formats
+        self._base = URL(self._endpoint.base_url)
+        self._targets: dict[str, tuple[str, dict[str, str]]] = {}
+        self._pools = PerLoop(self._open_pool)
 
     def check(self) -> None:
         self._endpoint.check(self._name)
 
     async def send(self, path: str, body: bytes, headers: Mapping[str, str]) -> UpstreamReply:
         self.check()
+        target, own_headers = self._targets.get(path) or self._read_target(path)
         sent = {name: value for name, value in headers.items() if name.lower() not in _NOT_SENT}
         if "content-type" not in sent and "Content-Type" not in sent:
             sent["content-type"] = "application/json"
-        sent.update(self._own_headers)
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = URL(self._endpoint.base_url + path)
-        data = body if len(body) < _LARGE_BODY else io.BytesIO(body)
+        sent.update(own_headers)
+        if path.startswith("/messages"):
+            sent.setdefault("anthropic-version", ANTHROPIC_VERSION)
+        started = asyncio.get_running_loop().time()
+        deadline = started + self._timeouts.until_first_byte
         try:
-            response = await self._sessions.get().post(url, data=data, headers=sent, allow_redirects=False)
+            answer = await self._pools.get().post(target, sent, body, deadline)
+            reply = HttpReply(self._name, self._timeouts, started, answer)
+            if reply.headers.get("content-type", "").startswith("text/event-stream"):
+                async with asyncio.timeout_at(deadline):
+                    await reply.read_first()
+            return reply
         except TimeoutError as error:
             raise self._timeout(error) from error
-        except aiohttp.ClientHttpProxyError as error:  # whose own words may hold the proxy's password, hence no cause
-            raise UpstreamError(
-                f"The model {self._name!r} could not be reached at {self._endpoint.base_url}: the proxy that the environment "
-                f"names answered {error.status} {error.message}."
-            ) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise UpstreamError(
                 f"The model {self._name!r} could not be reached at {self._endpoint.base_url}: {_reason(error)}. "
-                f"Check that the endpoint is up and the base URL right."
+                f"Check that the endpoint is up and the base URL right.",
+                repeatable=getattr(error, "repeatable", False),
             ) from error
-        return HttpReply(self._name, self._timeouts.read, response)
 
     async def aclose(self) -> None:
         await super().aclose()
-        for session in self._sessions.take():
-            await session.close()
+        for pool in self._pools.take():
+            await pool.close()
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_CACHE_SECONDS, keepalive_timeout=_KEEP_ALIVE_SECONDS),
-            timeout=aiohttp.ClientTimeout(connect=self._timeouts.connect, sock_read=self._timeouts.read),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            proxy=self._endpoint.proxy,
+    def _read_target(self, path: str) -> tuple[str, dict[str, str]]:
+        """The request's path and query on the host, and the headers that are the same for every request to it."""
+        url = URL(self._endpoint.base_url + path)
+        found = self._targets[path] = (
+            url.raw_path_qs,
+            {"host": url.host_port_subcomponent or "", **self._endpoint.headers_for(path)},
         )
+        return found
+
+    def _open_pool(self) -> Pool | ProxiedPool:
+        try:
+            from routellm.upstream.wire import Pool
+        except ImportError as error:
+            raise MissingExtraError("Passing requests on", "serve") from error
+        connect = self._timeouts.connect
+        if self._endpoint.proxy is not None:
+            from routellm.upstream.proxied import ProxiedPool
+
+            return ProxiedPool(self._base, self._endpoint.proxy, connect_timeout=connect, keep_alive=_KEEP_ALIVE_SECONDS)
+        host, port, secure = self._base.host or "", self._base.port or 80, self._base.scheme == "https"
+        return Pool(host, port, secure=secure, connect_timeout=connect, keep_alive=_KEEP_ALIVE_SECONDS)
 
     def _open_client(self) -> OpenAI:
         from routellm.upstream.clients import remote_client
@@ -112,47 +129,111 @@ class HttpUpstream(ClientHoldingUpstream):
         return remote_async_client(self._endpoint, self._timeouts)
 
     def _timeout(self, error: TimeoutError) -> UpstreamTimeoutError:
-        connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-        waited = f"connect within {self._timeouts.connect:g} s" if connecting else f"answer within {self._timeouts.read:g} s"
-        return UpstreamTimeoutError(f"The model {self._name!r} at {self._endpoint.base_url} did not {waited}.")
+        from routellm.upstream.wire import ConnectTimeoutError
+
+        connecting = isinstance(error, ConnectTimeoutError)
+        within = self._timeouts.connect if connecting else self._timeouts.until_first_byte
+        return UpstreamTimeoutError(
+            f"The model {self._name!r} at {self._endpoint.base_url} did not {'connect' if connecting else 'answer'} within "
+            f"{within:g} s.",
+            repeatable=connecting,
+        )
 
 
 class HttpReply(UpstreamReply):
-    """An aiohttp response, passed on as it comes in."""
+    """A reply, passed on as it comes in.
 
-    def __init__(self, name: str, read_timeout: float, response: aiohttp.ClientResponse) -> None:
+    One timer watches over a whole body, however many pieces it has: it is set anew only when it fires, and counts a silence
+    from when a piece was last waited for, so that a slow reader is no silence of the upstream's.
+    """
+
+    def __init__(self, name: str, timeouts: Timeouts, started: float, answer: AnyAnswer) -> None:
         self._name = name
-        self._read_timeout = read_timeout
-        self._response = response
-        self.status = response.status
-        self.headers = _end_to_end(response)
+        self._timeouts = timeouts
+        self._idle = timeouts.between_pieces
+        self._ends = started + timeouts.total
+        self._answer = answer
+        self._loop = asyncio.get_running_loop()
+        self._first: bytes | None = None
+        self._waiting_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.status = answer.status
+        self.headers = _end_to_end(answer.headers)
+
+    async def read_first(self) -> None:
+        """Wait for the body's first piece, which `chunks` then begins with; how long is the caller's business.
+
+        Raises:
+            UpstreamError: the upstream broke off.
+        """
+        try:
+            self._first = await self._read()
+        except BaseException:
+            self._answer.close()
+            raise
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        content = self._response.content
-        while True:
-            try:
-                chunk = await content.readany()
-            except TimeoutError as error:
-                raise UpstreamTimeoutError(
-                    f"The model {self._name!r} fell silent for {self._read_timeout:g} s in the middle of its answer."
-                ) from error
-            except (aiohttp.ClientError, OSError) as error:
-                raise UpstreamError(f"The model {self._name!r} broke off its answer: {_reason(error)}.") from error
-            if not chunk:
-                return
+        chunk, self._first = self._first, None
+        if chunk is None:
+            chunk = await self._piece()
+        while chunk:
             yield chunk
+            chunk = await self._piece()
 
     async def aclose(self) -> None:
-        self._response.close()  # after the end of the body this leaves the pooled connection alone
+        self._stop_watching()
+        self._answer.close()  # after the end of the body this leaves the pooled connection alone
+
+    async def _piece(self) -> bytes:
+        if self._answer.is_complete:  # all of it has come, or it broke off
+            self._stop_watching()
+            return await self._read()
+        now = self._waiting_since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(min(now + self._idle, self._ends), self._check_time)
+        chunk = await self._read()
+        self._waiting_since = None
+        return chunk
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._answer.read()
+        except OSError as error:
+            raise UpstreamError(f"The model {self._name!r} broke off its answer: {_reason(error)}.") from error
+
+    def _check_time(self) -> None:
+        now = self._loop.time()
+        since = now if self._waiting_since is None else self._waiting_since
+        due = min(since + self._idle, self._ends)
+        if now < due:
+            self._timer = self._loop.call_at(due, self._check_time)
+            return
+        self._timer = None
+        told = (
+            f"did not end its answer within {self._timeouts.total:g} s"
+            if due == self._ends
+            else f"fell silent for {self._idle:g} s in the middle of its answer"
+        )
+        self._answer.fail(UpstreamTimeoutError(f"The model {self._name!r} {told}."))
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
-def _end_to_end(response: aiohttp.ClientResponse) -> dict[str, str]:
+def _end_to_end(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for name, value in response.headers.items():
-        name = name.lower()
+    for raw_name, raw_value in raw:
+        name, value = _lower(raw_name), raw_value.decode("utf-8", "surrogateescape")
         if name not in _NOT_RETURNED:
             headers[name] = value if name not in headers else f"{headers[name]}, {value}"
     return headers
+
+
+@lru_cache(maxsize=256)
+def _lower(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape").lower()
 
 
 def _reason(error: Exception) -> str:

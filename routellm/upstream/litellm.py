@@ -48,7 +48,7 @@ class LiteLLMUpstream(LocalUpstream):
             "model": self.model,
             "api_base": spec.api_base,
             "api_key": spec.api_key,
-            "timeout": spec.timeouts.read,
+            "timeout": spec.timeouts.until_first_byte,
             "num_retries": 0,
             "max_retries": 0,
         }

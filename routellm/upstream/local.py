@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from routellm.upstream.base import UpstreamReply
+from routellm.upstream.base import Format, UpstreamReply
 from routellm.upstream.held import ClientHoldingUpstream
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class AsyncReply(UpstreamReply):
 
 
 class LocalUpstream(ClientHoldingUpstream):
-    """An upstream with a blocking twin of `send`, from which both official clients follow."""
+    """An upstream with a blocking twin of `send`, from which both official clients follow. Takes chat completions only."""
+
+    formats: frozenset[Format] = frozenset({"chat"})
 
     @abstractmethod
     def send_blocking(self, path: str, body: bytes) -> BlockingReply:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from routellm.errors import ConfigError, did_you_mean
-from routellm.upstream.base import UPSTREAMS, ModelSpec, Upstream
+from routellm.upstream.base import OPENAI_COMPATIBLE, UPSTREAMS, Format, ModelSpec, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Provider:
         needs_key: whether `base_url` refuses calls without a key.
         path: appended to an overriding base that has no path of its own.
         headers: further request headers, by the environment variable that may hold each.
+        formats: the APIs that it speaks.
+        messages_bearer: whether its messages API takes the key as `authorization: Bearer` beside `x-api-key`.
     """
 
     base_url: str | None
@@ -42,6 +44,8 @@ class Provider:
     needs_key: bool = True
     path: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    formats: frozenset[Format] = OPENAI_COMPATIBLE
+    messages_bearer: bool = True
 
 
 _OLLAMA = Provider(
@@ -54,8 +58,15 @@ PROVIDERS: Mapping[str, Provider] = {
         ("OPENAI_API_KEY",),
         ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
         headers={"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"},
+        formats=OPENAI_COMPATIBLE | {"responses"},
     ),
-    "anthropic": Provider("https://api.anthropic.com/v1", ("ANTHROPIC_API_KEY",)),
+    # Its messages API takes a bearer for a user's OAuth token, and refuses an API key there.
+    "anthropic": Provider(
+        "https://api.anthropic.com/v1",
+        ("ANTHROPIC_API_KEY",),
+        formats=frozenset({"chat", "messages"}),
+        messages_bearer=False,
+    ),
     "anyscale": Provider("https://api.endpoints.anyscale.com/v1", ("ANYSCALE_API_KEY",), ("ANYSCALE_API_BASE",)),
     "cerebras": Provider("https://api.cerebras.ai/v1", ("CEREBRAS_API_KEY",), ("CEREBRAS_API_BASE",)),
     "codestral": Provider("https://codestral.mistral.ai/v1", ("CODESTRAL_API_KEY",), ("CODESTRAL_API_BASE",)),

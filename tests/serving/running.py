@@ -12,9 +12,12 @@ from typing import Any, Self
 import uvicorn
 from openai import AsyncOpenAI, OpenAI
 
+from routellm.policies.table import ConversationTable
 from routellm.routers.routers import Router
-from routellm.serving.app import build_app
+from routellm.serving.app import assemble
+from routellm.serving.gateway import Gateway
 from routellm.serving.process import bind, configure
+from routellm.serving.services import Services, Shared
 from routellm.serving.settings import Settings
 from routellm.upstream.base import ModelSpec, Timeouts
 from tests.live import PATIENCE
@@ -52,7 +55,12 @@ class RunningServer:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
         self._listener = bind("127.0.0.1", 0)
-        app = build_app(settings, environ or {})
+        shared = Shared(ConversationTable.open(settings.gateway.sticky.entries, shared=False), None)
+
+        def load(changed: Settings) -> Gateway:
+            return Gateway.load(changed, environ or {}, shared.table)
+
+        app = assemble(Services(load(settings), settings, environ or {}, shared), load)
         self._server = uvicorn.Server(configure(app, settings))
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],), name="server-under-test")
         self.port: int = self._listener.getsockname()[1]

@@ -155,7 +155,7 @@ def test_a_client_that_leaves_while_sending_is_no_failure(server: RunningServer,
     ("method", "path", "status", "code"),
     [
         ("GET", "/v2", 404, "unknown_path"),
-        ("POST", "/v1/embeddings", 404, "unknown_path"),
+        ("POST", "/v1/images/generations", 404, "unknown_path"),
         ("POST", "/chat/completions", 404, "unknown_path"),
         ("POST", "/v1/chat/completions/", 404, "unknown_path"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
@@ -169,7 +169,8 @@ def test_a_wrong_path_or_method(lasting: RunningServer, method: str, path: str, 
     response = request(lasting, method, path)
     assert (response.status, error_of(response)["code"]) == (status, code)
     if code == "unknown_path":
-        assert "/v1/chat/completions, /v1/route, /v1/models" in error_of(response)["message"]
+        message = error_of(response)["message"]
+        assert all(f" {path}," in message for path in ("/v1/chat/completions", "/v1/responses", "/v1/route", "/v1/models"))
     if code == "method_not_allowed":
         assert response.headers["allow"] in error_of(response)["message"]
 

@@ -340,7 +340,7 @@ def test_a_slow_score_does_not_hold_up_other_requests(live: LiveServer, monkeypa
         )
         waiting.start()
         assert SlowRouter.asked.wait(PATIENCE)
-        assert post(server, json.dumps(chat_body(text="quick")).encode()).status == 200
+        assert post(server, json.dumps(chat_body("router-random-0.5")).encode()).status == 200
         assert answers == []
         SlowRouter.told.set()
         waiting.join(PATIENCE)

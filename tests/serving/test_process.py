@@ -259,9 +259,9 @@ import sys
 from routellm import openai_server
 from routellm.serving import process
 
-def serve(app, settings, listener):
-    import uvicorn
-    process.configure(app, settings).load()
+def serve(services, shared, environ, listener):
+    from routellm.serving.app import assemble
+    process.configure(assemble(services, None), services.settings).load()
     print("LOADED", " ".join(sorted({name.split(".")[0] for name in sys.modules})))
 
 process.serve = serve
@@ -271,7 +271,7 @@ raise SystemExit(openai_server.main(["--routers", sys.argv[1], "--port", "0"]))
         [sys.executable, "-c", probe, router], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     loaded = set(done.stdout.partition("LOADED")[2].split())
-    assert {"aiohttp", "starlette", "uvicorn", "httptools"} <= loaded
+    assert {"starlette", "uvicorn", "httptools"} <= loaded
     assert (
         loaded & {"openai", "httpx", "httpx2", "pydantic", "rich", "pandas", "torch", "litellm", "onnxruntime", "anthropic"}
         == set()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from routellm.config import stamp_of
 from routellm.serving.settings import read_gateway_settings
 from tests.live import PATIENCE, Gate, LiveServer, Reply, event
 from tests.serving.running import RunningServer, chat_body, post, settings_for
@@ -42,7 +43,8 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reloading(live: LiveServer, config: Path) -> Iterator[RunningServer]:
-    settings = settings_for(live.base_url, config={"fixed": {"win_rate": 0.9}}, config_path=str(config))
+    read = {"config": {"fixed": {"win_rate": 0.9}}, "config_path": str(config), "config_stamp": stamp_of(config)}
+    settings = settings_for(live.base_url, **read)
     with RunningServer(settings) as server:
         yield server
 
@@ -140,4 +142,4 @@ def test_an_error_in_the_section_says_where_and_what_is_allowed() -> None:
     from routellm.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"c\.yaml: Object contains unknown field `x`.*`gateway`; allowed there: "):
-        read_gateway_settings({"x": 1}, "c.yaml")
+        read_gateway_settings({"x": 1}, {}, "c.yaml")

@@ -7,6 +7,7 @@ from multiprocessing.reduction import ForkingPickler
 import pytest
 
 from routellm.openai_server import DEFAULT_STRONG, DEFAULT_WEAK, build_parser, settings_from
+from routellm.policies.table import ConversationTable
 from routellm.serving.gateway import Gateway
 from routellm.serving.settings import Settings
 from routellm.types import ModelPair
@@ -80,4 +81,4 @@ def test_settings_reach_a_worker_whole_and_show_no_key() -> None:
     )
     assert ForkingPickler.loads(ForkingPickler.dumps(settings)) == settings
     assert "sk-planted" not in repr(settings)
-    assert "sk-planted" not in repr(Gateway.load(settings, {}).__dict__)
+    assert "sk-planted" not in repr(Gateway.load(settings, {}, ConversationTable.open(8, shared=False)).__dict__)

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import TypeAlias
 
+from routellm import costs
 from routellm.evals.collecting.journal import Usage
 from routellm.upstream.base import ModelSpec
-from routellm.upstream.providers import provider_of
 
 Price: TypeAlias = Callable[[Usage], float]
 """Dollars for a call."""
-
-_NAMES = {  # this package's prefix -> the library's name of the provider, where they differ
-    "bedrock": "aws",
-    "cohere_chat": "cohere",
-    "fireworks_ai": "fireworks",
-    "gemini": "google",
-    "moonshot": "moonshotai",
-    "together_ai": "together",
-    "vertex_ai": "google",
-    "xai": "x-ai",
-}
 
 
 def fixed_price(dollars_in: float, dollars_out: float) -> Price:
@@ -36,26 +24,10 @@ def find_price(spec: ModelSpec) -> Price | None:
 
     At an endpoint of the user's own (`api_base`) no list price holds.
     """
-    if spec.api_base or find_spec("genai_prices") is None:
+    listed = costs.find_price(spec)
+    if listed is None:
         return None
-    from genai_prices import Usage as Counted
-    from genai_prices import calc_price
-
-    full = spec.name.removeprefix("litellm/")
-    prefix, name = full.split("/", 1) if "/" in full else provider_of(spec)
-    provider = _NAMES.get(prefix, prefix)
-
-    def price(usage: Usage) -> float:
-        counted = Counted(
-            input_tokens=usage.prompt_tokens, cache_read_tokens=usage.cached, output_tokens=usage.completion_tokens
-        )
-        return float(calc_price(counted, name, provider_id=provider).total_price)
-
-    try:
-        price(Usage(1, 1))
-    except LookupError:
-        return None
-    return price
+    return lambda usage: listed.nanodollars(usage.prompt_tokens, usage.completion_tokens, usage.cached) / costs.NANO
 
 
 class Budget:

@@ -58,6 +58,13 @@ class Translator(ABC):
             UpstreamError: the stream ended before its answer did.
         """
 
+    def error_event(self, error: bytes) -> bytes | None:
+        """The events that end a stream that broke off, where they depend on the ones before; else None, for `Api.error_event`.
+
+        `error` is OpenAI's error object as JSON.
+        """
+        return None
+
 
 class Api(ABC):
     """An API that clients speak. Stateless; one instance serves all requests.
@@ -100,7 +107,7 @@ class Api(ABC):
         """The client's end-to-end headers as they go up with a *translated* body: those of this API alone are left out."""
         return headers
 
-    def error_reply(self, reply: ErrorReply) -> ErrorReply:
+    def error_reply(self, reply: ErrorReply, request_id: str) -> ErrorReply:
         """An error of this server, given in OpenAI's form, in this API's own."""
         return reply
 

@@ -24,5 +24,7 @@ class ChatApi(Api):
 
     def translator(self, request: ApiRequest, formats: frozenset[Format]) -> Translator:
         raise RequestError(
-            f"The chosen model takes {', '.join(sorted(formats))} requests only, not chat completions.", code="unsupported_api"
+            f"The chosen model takes {', '.join(sorted(formats))} requests only, and chat completions are not translated to "
+            f"these; send the request in such a form, or say in the model's settings that its endpoint takes chats too.",
+            code="unsupported_api",
         )

@@ -1,0 +1,1 @@
+"""What each request cost and how it was decided, kept in a database: SQLite, or PostgreSQL where several machines write."""

@@ -1,0 +1,140 @@
+"""The database behind the ledger: from a path or a URL to an engine, and its errors in this package's words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+    TimeoutError,
+)
+
+from routellm.errors import ConfigError, LedgerError, MissingExtraError
+from routellm.ledger.settings import hide_password
+
+_BUSY_SECONDS = 5.0  # how long SQLite waits for another process's transaction
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "application_name": "routellm",
+    # A network that has gone silent is noticed within seconds, not within TCP's quarter of an hour.
+    "keepalives_idle": 15,
+    "tcp_user_timeout": 15_000,
+}
+
+
+def open_engine(url: str, *, writes: bool) -> Engine:
+    """An engine for a path of an SQLite file, or a URL of SQLite or PostgreSQL. Opens no connection.
+
+    Args:
+        url: see `LedgerSettings.url`, but not empty.
+        writes: whether its transactions write; those of SQLite then take their turn at the start. The file is made if need be.
+
+    Raises:
+        ConfigError: `url` is of no known kind, or an SQLite file's folder can't be made.
+        MissingExtraError: PostgreSQL's driver is not installed.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "postgresql":
+        try:
+            import psycopg  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("A ledger in PostgreSQL", "postgres") from error
+        return create_engine(parsed, connect_args=_POSTGRESQL, pool_size=1, max_overflow=1)
+    _check_file(Path(str(parsed.database)), url, create=writes)
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None}, pool_size=1)
+    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"  # of the driver's own ways to begin none takes its turn at once
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    event.listen(engine, "connect", _set_up_sqlite)
+    return engine
+
+
+@contextmanager
+def told(engine: Engine, doing: str) -> Iterator[None]:
+    """Turns what the database raises within into LedgerError; `doing` is what could not be done ("read")."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise LedgerError(f"The ledger {where(engine)} can't be {doing}: {reason(error)}.") from None
+
+
+def where(engine: Engine) -> str:
+    """The database's place, without its password."""
+    url = engine.url
+    if engine.dialect.name == "sqlite":
+        return repr(url.database)
+    return repr(hide_password(url.set(drivername="postgresql").render_as_string(hide_password=True)))
+
+
+def reason(error: Exception) -> str:
+    """The driver's own words on one line; no statement, no values, no password."""
+    cause = getattr(error, "orig", None) or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    return hide_password(text).rstrip(".")[:300]
+
+
+def is_of_a_row(error: Exception) -> bool:
+    """Whether the database or its driver refused what a row holds, so that another try can't help."""
+    if not isinstance(error, SQLAlchemyError):
+        return True  # what a driver raises where it can't encode a value
+    return isinstance(error, DataError | IntegrityError) and not error.connection_invalidated
+
+
+def may_pass(error: SQLAlchemyError) -> bool:
+    """Whether the database may be there later: away, locked or full, rather than of another kind or not ours to change."""
+    return isinstance(error, OperationalError | InterfaceError | TimeoutError)
+
+
+def _parse(url: str) -> URL:
+    if "://" not in url:
+        return URL.create("sqlite", database=str(Path(url).expanduser().absolute()))
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        parsed, backend = None, ""
+    if parsed is not None and backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed is not None and backend == "sqlite" and parsed.database and parsed.database != ":memory:":
+        return parsed.set(drivername="sqlite")
+    raise ConfigError(
+        f"The ledger's database is {hide_password(url)!r}; it must be the path of an SQLite file, or a URL such as "
+        f"postgresql://USER:PASSWORD@HOST/NAME or sqlite:////absolute/path.sqlite."
+    )
+
+
+def _check_file(path: Path, url: str, *, create: bool) -> None:
+    if not create:
+        if not path.is_file():
+            raise ConfigError(
+                f"There is no ledger at {str(path)!r}. A server writes it; name another with --ledger PATH|URL, or a server's "
+                f"configuration with --config FILE."
+            )
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what it holds concerns nobody else on the machine
+    except OSError as error:
+        raise ConfigError(
+            f"The ledger can't be kept at {str(path)!r}: {error.strerror or error}. Give another place as url: under "
+            f"gateway: ledger: in the configuration, or as ROUTELLM_LEDGER_URL."
+        ) from error
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")  # readers and the writer don't wait for each other
+        cursor.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing; a power cut the last moments
+    finally:
+        cursor.close()

@@ -1,0 +1,187 @@
+"""What a server process has beside its gateway, and keeps when the configuration changes: counters, the ledger, the line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from routellm.costs import NANO
+from routellm.dispatch.settings import spares_for
+from routellm.ledger.settings import ledger_url
+from routellm.policies.table import ConversationTable
+from routellm.serving.admission import Admission
+from routellm.serving.call import Call
+from routellm.serving.gateway import Gateway
+from routellm.serving.live import Live
+from routellm.serving.settings import Settings
+from routellm.telemetry.health import Readiness, readiness
+from routellm.telemetry.logs import RequestLine
+from routellm.telemetry.metrics import Gauges, Metrics, shared_directory
+from routellm.types import RequestRecord
+
+if TYPE_CHECKING:
+    from routellm.ledger.ledger import Ledger
+    from routellm.telemetry.traces import Traces
+
+logger = logging.getLogger("routellm.serving")
+
+Observer = Callable[[RequestRecord, Iterable[tuple[bytes, bytes]]], None]
+"""Takes each finished request's record, and the client's headers."""
+
+_PUBLISH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the worker processes of one server share; goes to them as they are spawned.
+
+    Attributes:
+        table: which model each conversation is with.
+        counters: a directory for the metrics; None for a server of one process.
+    """
+
+    table: ConversationTable
+    counters: Path | None
+
+
+@contextmanager
+def shared_by_workers(settings: Settings) -> Iterator[Shared]:
+    """Make what the workers share, for as long as the server runs."""
+    table = ConversationTable.open(settings.gateway.sticky.entries, shared=settings.workers > 1)
+    with shared_directory(settings.workers) as counters:
+        yield Shared(table, counters)
+
+
+class Services:
+    """See the module's docstring. One for a process, on one event loop.
+
+    Args:
+        gateway: the first one that serves.
+        settings, environ: what the process was started with.
+        shared: with the other workers.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        MissingExtraError: a library for what the configuration asks is not installed.
+        LedgerError: the ledger can't be opened.
+    """
+
+    def __init__(self, gateway: Gateway, settings: Settings, environ: Mapping[str, str], shared: Shared) -> None:
+        self.live = Live(gateway)
+        self.settings = settings
+        self.draining = False
+        self.admission = Admission(gateway.settings.admission)
+        self.metrics: Metrics | None = None
+        self.ledger: Ledger | None = None
+        self._traces: Traces | None = None
+        self._observers: list[Observer] = []
+        self.keeps_prompts = False
+        if gateway.settings.telemetry.metrics:
+            self.metrics = Metrics(_roles(gateway), gateway.decider.routers, shared.counters)
+            self._observers.append(self._count)
+        if gateway.settings.ledger is not None:
+            from routellm.ledger.ledger import Ledger
+            from routellm.ledger.rows import Terms
+
+            ledger = self.ledger = Ledger.open(
+                ledger_url(gateway.settings.ledger.url, environ),
+                gateway.settings.ledger,
+                Terms(gateway.decider.pair, gateway.prices),
+            )
+            self.keeps_prompts = gateway.settings.ledger.prompts
+            self._observers.append(lambda record, _: ledger.record(record))
+        if gateway.settings.telemetry.traces:
+            from routellm.telemetry.traces import open_traces, parent_of
+
+            traces = self._traces = open_traces(environ)
+            self._observers.append(lambda record, headers: traces.observe(record, parent_of(headers)))
+        if settings.verbose:
+            self._observers.append(lambda record, _: logger.info(RequestLine(record)))
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody wants to know of finished requests."""
+        return bool(self._observers)
+
+    def finish(self, call: Call, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """A request is over; whoever wants to know is told. Never raises: the client has its answer."""
+        if not self._observers:
+            return
+        record = call.record()
+        for observe in self._observers:
+            try:
+                observe(record, headers)
+            except Exception:
+                logger.exception("%s could not be recorded", record.request_id)
+
+    def renew(self, gateway: Gateway) -> None:
+        """Put the gateway of a changed configuration in force."""
+        self.live.replace(gateway)
+        self.admission.change(gateway.settings.admission)
+        if self.metrics is not None:
+            self.metrics.serve(_roles(gateway), gateway.decider.routers)
+        if self.ledger is not None:
+            from routellm.ledger.rows import Terms
+
+            self.ledger.renew(Terms(gateway.decider.pair, gateway.prices))
+
+    def gauges(self) -> Gauges:
+        """The present state, for the metrics."""
+        under_way, in_line = self.admission.depths()
+        status = None if self.ledger is None else self.ledger.status()
+        gateway = self.live.gateway
+        return Gauges(
+            in_flight=under_way,
+            queues={"admission": in_line, "score": gateway.pool.depths()[1]},
+            breakers={(state.model, state.endpoint): state.breaker for state in gateway.dispatcher.states()},
+            ledger_buffered=None if status is None else status.buffered,
+            ledger_dropped=0 if status is None else status.dropped,
+        )
+
+    def readiness(self) -> Readiness:
+        """Whether requests should be sent here."""
+        gateway = self.live.gateway
+        breakers: dict[str, list[str]] = {}
+        for state in gateway.dispatcher.states():
+            breakers.setdefault(state.model, []).append(state.breaker)
+        pair, settings = gateway.decider.pair, gateway.settings
+        spares = {name: spares_for(name, pair, settings, pinned=False) for name in breakers}
+        return readiness(breakers, spares, draining=self.draining)
+
+    async def publish(self) -> None:
+        """Tell the other workers of this one's state, until cancelled."""
+        while self.metrics is not None:
+            self.metrics.publish(self.gauges())
+            await asyncio.sleep(_PUBLISH_SECONDS)
+
+    def release(self) -> None:
+        """Close what needs no event loop: what the ledger and the traces still hold is written first. Blocks."""
+        for closable in (self.ledger, self._traces, self.metrics):
+            if closable is not None:
+                closable.close()
+
+    async def aclose(self) -> None:
+        """Close everything; what the ledger and the traces still hold is written first."""
+        self.draining = True
+        await self.live.aclose()
+        await asyncio.to_thread(self.release)
+
+    def _count(self, record: RequestRecord, _: Iterable[tuple[bytes, bytes]]) -> None:
+        assert self.metrics is not None
+        if record.usage is None:
+            self.metrics.observe(record)
+            return
+        gateway = self.live.gateway
+        spent = gateway.prices.nanodollars(record.model, record.usage)
+        strong = gateway.prices.nanodollars(gateway.decider.pair.strong, record.usage)
+        self.metrics.observe(record, *(None if each is None else each / NANO for each in (spent, strong)))
+
+
+def _roles(gateway: Gateway) -> dict[str, str]:
+    pair = gateway.decider.pair
+    return {**dict.fromkeys(gateway.models, "spare"), pair.weak: "weak", pair.strong: "strong"}
