@@ -1,4 +1,5 @@
-"""Writes docs/reference from the code: `commands.md` from the real help texts, `config.md` from the routers' constructors.
+"""Writes docs/reference from the code: `commands.md` from the real help texts, `config.md` from the routers' constructors
+and the server's settings.
 
 python docs/generate.py            # write
 python docs/generate.py --check    # exit 1 and show the difference where a file is not up to date
@@ -9,14 +10,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import get_args, get_origin
+
+import msgspec
 
 from routellm import cli
 from routellm.routers.routers import ROUTER_CLS
+from routellm.serving.settings import GatewaySettings
 from routellm.training.train import trainer_parser
 from routellm.training.trainers import TRAINERS
 
@@ -68,8 +74,47 @@ def config() -> str:
             "router. `config.example.yaml` shows the routers that come with the package, `config.hub.yaml` the published "
             "checkpoints on the Hugging Face hub.",
             *sections,
+            "# The server: `gateway`",
+            "One further top-level key, `gateway`, holds what concerns the server alone. A running server takes up a changed "
+            "file by itself, and upon SIGHUP; one that can't be used changes nothing, and is told in the log.",
+            *(_struct_section(cls, path) for path, cls in _structs(GatewaySettings, "gateway")),
         ]
     )
+
+
+def _structs(cls: type[msgspec.Struct], path: str) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """A section's class and those of the sections below it, each with the keys that lead to it."""
+    yield path, cls
+    for found in msgspec.structs.fields(cls):
+        for kind, suffix in _inner(found.type, ""):
+            yield from _structs(kind, f"{path}.{found.encode_name}{suffix}")
+
+
+def _inner(kind: object, suffix: str) -> Iterator[tuple[type[msgspec.Struct], str]]:
+    """The structs that a field's type holds, with what stands between: `.NAME` for a mapping's key, `[]` for a list."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield kind, suffix
+        return
+    inside = get_args(kind)
+    if get_origin(kind) is dict:
+        inside, suffix = inside[1:], suffix + ".NAME"
+    elif get_origin(kind) is tuple:
+        suffix += "[]"
+    for each in inside:
+        yield from _inner(each, suffix)
+
+
+def _struct_section(cls: type[msgspec.Struct], path: str) -> str:
+    rows = []
+    for found in msgspec.structs.fields(cls):
+        if any(_inner(found.type, "")):
+            continue  # has a section of its own
+        shown = inspect.formatannotation(found.type).replace("|", r"\|")
+        default = found.default if found.default_factory is msgspec.NODEFAULT else found.default_factory()
+        written = "required" if default is msgspec.NODEFAULT else json.dumps(default)
+        rows.append(f"| `{found.encode_name}` | `{written}` | `{shown}` |")
+    table = "\n".join(["| key | default | type |", "|---|---|---|", *rows])
+    return f"## {path}\n\n```text\n{inspect.getdoc(cls)}\n```\n\n" + (table if rows else "")
 
 
 PAGES: dict[str, Callable[[], str]] = {"commands.md": commands, "config.md": config}

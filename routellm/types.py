@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
+import msgspec
+
 from routellm.errors import ConfigError, RequestError
 
 Reason: TypeAlias = Literal["threshold", "pinned", "no-text", "modality", "context", "sticky", "fallback", "budget"]
@@ -55,8 +57,7 @@ Outcome: TypeAlias = Literal["answered", "refused", "failed", "broken-off", "cli
 reached, the model broke off within its reply, or the client left first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of one request. `cached_input_tokens` are those of `input_tokens` that the provider had in its cache.
 
     `estimated` says that the upstream gave none, and that these are counted from the text by a rule of thumb.
@@ -68,8 +69,7 @@ class Usage:
     estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a server knows of one request once it is over. No text of it, but for `prompt` where its keeping was switched on.
 
     Attributes:

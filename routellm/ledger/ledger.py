@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import logging
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 
+import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from routellm.errors import LedgerError
@@ -137,4 +138,4 @@ class Ledger:
             waiting.prompt_size_in += len(prompt)
             return record
         waiting.prompts_left_out += self._keeps_prompts
-        return replace(record, prompt=None)
+        return msgspec.structs.replace(record, prompt=None)

@@ -27,11 +27,14 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
 class GatewaySettings(DispatchSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the configuration file says under `gateway`: how endpoints are treated (see the base class), and what follows.
-
-    A server without this section behaves as these defaults say.
+    """What the configuration file says under `gateway`. A server without this section behaves as these defaults say.
 
     Attributes:
+        models: how each model is reached, by its full name.
+        fallback: whether the other model of the pair answers where the one that was decided for can't.
+        spares: model -> further models, tried in this order before `fallback`.
+        retries: when a request is sent again.
+        breaker: when an endpoint is left alone.
         sticky: whether conversations stay with their model.
         context: how long a request each model takes.
         score: how routers that take milliseconds are run.

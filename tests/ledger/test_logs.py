@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from routellm import calibrate_threshold
@@ -25,7 +25,7 @@ def filled(url: str) -> str:
     of_mf = [made(n, win_rate=n / 10, model=STRONG if n >= 5 else WEAK) for n in range(10)]
     write(
         url,
-        *(replace(one, prompt=f"Prompt {n}") if n >= 7 else one for n, one in enumerate(of_mf)),
+        *(msgspec.structs.replace(one, prompt=f"Prompt {n}") if n >= 7 else one for n, one in enumerate(of_mf)),
         made(10, router="bert", win_rate=0.3, usage=Usage(input_tokens=1, output_tokens=1, estimated=True)),
         made(11, router=None, reason="pinned", win_rate=None, threshold=None, usage=None),
         prompts=True,
