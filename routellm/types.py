@@ -10,9 +10,9 @@ import msgspec
 
 from routellm.errors import ConfigError, RequestError
 
-Reason: TypeAlias = Literal["threshold", "pinned", "no-text", "modality", "context", "sticky", "fallback", "budget"]
-"""Why a model was chosen: by the threshold, by the client itself, for want of any text to score, since the weak model can't
-take a part of the request (an image, say) or so many tokens, since the conversation stays with its model, since the chosen
+Reason: TypeAlias = Literal["threshold", "pinned", "no-text", "modality", "api", "context", "sticky", "fallback", "budget"]
+"""Why a model was chosen: by the threshold, by the client itself, for want of any text to score, since the other model can't
+take a part of the request (an image, say), what its API asks for, or so many tokens, since the conversation stays with its model, since the chosen
 one could not answer, or since the budget is spent."""
 
 

@@ -23,7 +23,7 @@ from routellm.serving.request import ApiRequest
 from routellm.serving.scoring import ScorePool
 from routellm.serving.settings import GatewaySettings, Settings
 from routellm.types import Decision
-from routellm.upstream.base import ModelSpec, Upstream
+from routellm.upstream.base import Format, ModelSpec, Upstream
 from routellm.upstream.providers import PROVIDERS, provider_of
 
 _MOVABLE = ("threshold", "no-text", "sticky")
@@ -130,6 +130,15 @@ class Gateway:
     def fallen_back(self, decision: Decision, model: str) -> Decision:
         """`decision` after another model has answered."""
         return replace(decision, model=model, reason="fallback")
+
+    def spoken(self, decision: Decision, format: Format) -> Decision | None:
+        """For a request that can't be said in words that the chosen model's endpoint knows: the other model of the pair, where
+        all its endpoints speak the request's own API; None where that one can't take it either."""
+        pair = self.decider.pair
+        other = pair.weak if decision.model == pair.strong else pair.strong
+        if decision.reason not in _MOVABLE or not all(format in upstream.formats for upstream in self.models[other]):
+            return None
+        return replace(decision, model=other, reason="api")
 
     def __enter__(self) -> Self:
         """A request begins."""

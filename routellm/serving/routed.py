@@ -11,8 +11,10 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from routellm.dispatch.run import Dispatched
 from routellm.errors import OverloadedError, RequestError, UpstreamError
 from routellm.serving.apis.base import Api, Translator
+from routellm.serving.apis.fields import UNSUPPORTED
 from routellm.serving.call import Call
 from routellm.serving.errors import render_error, send_error
 from routellm.serving.headers import decision_headers, headers_for_upstream
@@ -68,13 +70,10 @@ class RoutedEndpoint:
             admission.leave()
 
     async def _answer(self, gateway: Gateway, call: Call, request: ApiRequest, sent: dict[str, str], client: Client) -> None:
-        api, decision = self._api, call.decision
+        api = self._api
+        dispatched = await self._dispatch(gateway, call, request, sent)
+        decision = call.decision
         assert decision is not None
-        mark = perf_counter()
-        try:
-            dispatched = await gateway.dispatch(decision, request, partial(self._send, request, sent))
-        finally:
-            call.waited += perf_counter() - mark
         async with dispatched:
             reply, (translator, format) = dispatched.reply, dispatched.extra
             call.attempts = dispatched.attempts
@@ -88,6 +87,23 @@ class RoutedEndpoint:
             else:
                 await relay_translated(reply, translator, client, call, api.error_event)
         call.outcome = "answered"
+
+    async def _dispatch(
+        self, gateway: Gateway, call: Call, request: ApiRequest, sent: dict[str, str]
+    ) -> Dispatched[tuple[Translator | None, Format]]:
+        assert call.decision is not None
+        mark = perf_counter()
+        send = partial(self._send, request, sent)
+        try:
+            return await gateway.dispatch(call.decision, request, send)
+        except RequestError as error:
+            other = gateway.spoken(call.decision, self._api.format) if error.code == UNSUPPORTED else None
+            if other is None:
+                raise
+            call.decision = other
+            return await gateway.dispatch(other, request, send)
+        finally:
+            call.waited += perf_counter() - mark
 
     async def _send(
         self, request: ApiRequest, headers: dict[str, str], upstream: Upstream

@@ -9,13 +9,16 @@ import msgspec
 
 from routellm.errors import RequestError
 
+UNSUPPORTED = "unsupported_parameter"
+"""The code of the error for what another API has no words for."""
+
 _NULL = msgspec.Raw(b"null")
 
 
 def unsupported(where: str, hint: str = "") -> RequestError:
     """What is asked for in the field `where` can't be said to the chosen model."""
     message = f"`{where}` can't be passed on: the chosen model is reached by chat completions, which have no place for it."
-    return RequestError(f"{message} {hint}".rstrip(), param=where, code="unsupported_parameter")
+    return RequestError(f"{message} {hint}".rstrip(), param=where, code=UNSUPPORTED)
 
 
 def invalid(where: str, allowed: str) -> RequestError:

@@ -104,6 +104,16 @@ def test_the_weak_model_of_a_mixed_pair_is_translated_to(native: RunningServer, 
     assert live.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
+def test_what_chat_has_no_words_for_goes_to_the_model_that_speaks_messages(native: RunningServer, live: LiveServer) -> None:
+    live.replies = [Reply.json({"type": "message", "content": []})]
+    with client_of(native) as client:
+        raw = client.messages.with_raw_response.create(**ASK | {"model": "router-fixed-0.6"}, extra_body={"top_k": 5})
+        assert (raw.headers["x-routellm-model"], raw.headers["x-routellm-reason"]) == (CLAUDE, "api")
+        assert live.requests[0].json["top_k"] == 5
+        with pytest.raises(anthropic.BadRequestError, match="top_k"):
+            client.messages.create(**ASK | {"model": WEAK}, extra_body={"top_k": 5})  # the client's own choice is not overruled
+
+
 def test_chat_completions_still_reach_the_model_that_speaks_both(native: RunningServer, live: LiveServer) -> None:
     with native.client() as client:
         client.chat.completions.create(model=CLAUDE, messages=[HI])
