@@ -250,10 +250,11 @@ def _warnings(gateway: Gateway, settings: Settings) -> list[str]:
             upstream.check()
         except MissingKeyError as error:
             found.append(f"{error} Until then its calls fail; decisions (/v1/route) work.")
-    if not _is_loopback(settings.host):
+    keys = settings.gateway.keys
+    if not _is_loopback(settings.host) and (keys is None or not keys.required):
         found.append(
             f"{settings.host} is open to other machines, and this server asks its clients for no key: "
-            "whoever reaches it spends on your models."
+            "whoever reaches it spends on your models. docs/keys.md says how to give keys out."
         )
     return found
 

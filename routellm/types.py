@@ -12,8 +12,8 @@ from routellm.errors import ConfigError, RequestError
 
 Reason: TypeAlias = Literal["threshold", "pinned", "no-text", "modality", "api", "context", "sticky", "fallback", "budget"]
 """Why a model was chosen: by the threshold, by the client itself, for want of any text to score, since the other model can't
-take a part of the request (an image, say), what its API asks for, or so many tokens, since the conversation stays with its model, since the chosen
-one could not answer, or since the budget is spent."""
+take a part of the request (an image, say), what its API asks for, or so many tokens, since the conversation stays with its
+model, since the chosen one could not answer, or since the budget is spent."""
 
 
 @dataclass(frozen=True, slots=True)

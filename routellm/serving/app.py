@@ -62,6 +62,7 @@ def assemble(services: Services, load: Callable[[Settings], Gateway]) -> ASGIApp
         Route("/health/live", ends.health),
         Route("/health/ready", ends.ready),
         Route("/metrics", ends.metrics),
+        *_admin_routes(services),
         Route("/openapi.json", ends.openapi),
         Route("/", ends.index),
     ]
@@ -83,6 +84,14 @@ def assemble(services: Services, load: Callable[[Settings], Gateway]) -> ASGIApp
     )
     pages.router.redirect_slashes = False
     return _front(routed, pages, verbose=services.settings.verbose)
+
+
+def _admin_routes(services: Services) -> list[Route]:
+    if services.guard is None:
+        return []
+    from routellm.serving.admin import admin_routes  # and with it the database's library
+
+    return admin_routes(services.guard, services.environ)
 
 
 def _front(routed: Mapping[str, RoutedEndpoint], pages: Starlette, *, verbose: bool) -> ASGIApp:

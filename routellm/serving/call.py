@@ -9,6 +9,7 @@ from routellm.serving.usage import UsageReader
 from routellm.types import Decision, Outcome, RequestRecord
 
 if TYPE_CHECKING:
+    from routellm.keys.lease import Lease
     from routellm.upstream.base import Format, UpstreamReply
 
 CLIENT_CLOSED_REQUEST = 499
@@ -19,21 +20,23 @@ class Call:
     """One request. Everything is filled in as it becomes known.
 
     Attributes:
-        body: as it went up, for want of which no usage is estimated.
+        body: the client's, from which usage is estimated where the upstream tells none.
+        client: the id of the client's key.
+        lease: what the key was granted for the request, to be settled once it is over.
         waited: seconds spent waiting for upstreams.
         attempts: calls made to them.
         told: whether the decision stands among the reply's headers already.
     """
 
     __slots__ = (
-        "_at", "_format", "_reader", "_started", "asked", "attempts", "body", "client", "decision", "error", "first_byte",
-        "outcome", "prompt", "request_id", "status", "streamed", "told", "waited",
+        "_at", "_reader", "_started", "asked", "attempts", "body", "client", "decision", "error", "first_byte", "format",
+        "lease", "outcome", "prompt", "request_id", "status", "streamed", "told", "waited",
     )  # fmt: skip
 
     def __init__(self, format: Format, request_id: str) -> None:
         self._at = time()
         self._started = perf_counter()
-        self._format = format
+        self.format = format
         self._reader: UsageReader | None = None
         self.request_id = request_id
         self.asked = ""
@@ -43,6 +46,7 @@ class Call:
         self.decision: Decision | None = None
         self.error: str | None = None
         self.first_byte: float | None = None
+        self.lease: Lease | None = None
         self.outcome: Outcome = "client-gone"
         self.prompt: str | None = None
         self.status = CLIENT_CLOSED_REQUEST
@@ -74,7 +78,7 @@ class Call:
         return RequestRecord(
             request_id=self.request_id,
             at=self._at,
-            api=self._format,
+            api=self.format,
             asked=self.asked,
             outcome=self.outcome,
             status=self.status,

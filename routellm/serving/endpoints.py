@@ -63,10 +63,12 @@ class Endpoints:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: every name that a request's `model` may be, routers with their default threshold."""
+        self._services.admit(request.scope)
         return _json({"object": "list", "data": [self._model(name) for name in self._decider.served_models]})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME; a router's name may carry a threshold here too."""
+        self._services.admit(request.scope)
         name = request.path_params["name"]
         if name not in self._decider.served_models and parse_model_name(name, self._decider.routers) is None:
             raise ModelNotFoundError(name, self._decider.served_models)
@@ -74,10 +76,13 @@ class Endpoints:
 
     async def route(self, request: Request) -> Response:
         """POST /v1/route: the decision for a chat request, without calling any model."""
+        holder = self._services.admit(request.scope)
         limit = self._services.settings.max_body_bytes
         asked = self._chat.parse(await read_body(request.scope, request.receive, limit))
         with self._services.live.gateway as gateway:
             decision = await gateway.decide(self._chat, asked, request.scope["headers"], remember=False)
+        if holder is not None:
+            holder.check(decision)
         return _json({"object": "route.decision", **decision.as_dict()})
 
     async def answer_error(self, request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from routellm.serving.errors import RawHeaders
 from routellm.types import Decision
 
 _count = itertools.count()
+_READABLE = frozenset({"gzip", "deflate", "identity"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@~-]{1,128}")
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"}
@@ -48,6 +49,14 @@ def headers_for_upstream(headers: Iterable[tuple[bytes, bytes]], request_id: str
         kept.pop(name_by_connection, None)
     kept["x-request-id"] = request_id
     return kept
+
+
+def keep_readable(headers: dict[str, str]) -> None:
+    """Of the encodings that a client offers to take, offer the upstream only those in which its tokens can be read."""
+    offered = headers.get("accept-encoding")
+    if offered is not None and offered != "identity":
+        kept = [name for part in offered.split(",") if (name := part.strip()).partition(";")[0].lower() in _READABLE]
+        headers["accept-encoding"] = ", ".join(kept) or "identity"
 
 
 def headers_for_client(headers: Mapping[str, str]) -> RawHeaders:

@@ -7,6 +7,7 @@ server does not need to understand, it does not look at.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from routellm.serving.apis.base import Api, Translator
 from routellm.serving.apis.fields import UNSUPPORTED
 from routellm.serving.call import Call
 from routellm.serving.errors import render_error, send_error
-from routellm.serving.headers import decision_headers, headers_for_upstream
+from routellm.serving.headers import decision_headers, headers_for_upstream, keep_readable
 from routellm.serving.relay import Client, ClientWatch, relay, relay_translated
 from routellm.serving.request import ApiRequest, ClientGoneError, read_body
 from routellm.serving.services import Services
@@ -26,6 +27,7 @@ from routellm.upstream.base import Format, Upstream, UpstreamReply
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from routellm.keys.client import Client as KeyHolder
     from routellm.serving.gateway import Gateway
 
 logger = logging.getLogger("routellm.serving")
@@ -44,10 +46,12 @@ class RoutedEndpoint:
         call = Call(self._api.format, request_id)
         client = Client(send, ClientWatch(receive), [(b"x-request-id", request_id.encode("ascii"))])
         try:
+            holder = self._services.admit(scope)
+            call.client = None if holder is None else holder.id
             request = self._api.parse(await read_body(scope, receive, self._max_body_bytes))
             call.asked, call.body = request.model, request.body
             with client.watch:
-                await self._admit(call, request, scope, client)
+                await self._admit(call, request, scope, holder, client)
             if client.watch.gone:
                 call.outcome = "client-gone"
         except ClientGoneError:
@@ -57,17 +61,23 @@ class RoutedEndpoint:
         finally:
             self._services.finish(call, scope["headers"])
 
-    async def _admit(self, call: Call, request: ApiRequest, scope: Scope, client: Client) -> None:
-        admission = self._services.admission
-        await admission.enter()
+    async def _admit(self, call: Call, request: ApiRequest, scope: Scope, holder: KeyHolder | None, client: Client) -> None:
+        services = self._services
+        await services.admission.enter()
         try:
-            with self._services.live.gateway as gateway:
-                call.decision = await gateway.decide(self._api, request, scope["headers"])
-                if self._services.keeps_prompts:
-                    call.prompt = self._api.view(request, gateway.decider.prompt_from).text
-                await self._answer(gateway, call, request, headers_for_upstream(scope["headers"], call.request_id), client)
+            with services.live.gateway as gateway:
+                call.decision = await gateway.decide(self._api, request, scope["headers"], call.client)
+                if holder is not None:
+                    await services.take(call, holder, request, gateway)
+                if services.keeps_prompts:
+                    with suppress(RequestError):  # a request for a model by its own name need not be understood
+                        call.prompt = self._api.view(request, gateway.decider.prompt_from).text
+                sent = headers_for_upstream(scope["headers"], call.request_id)
+                if services.billed:
+                    keep_readable(sent)
+                await self._answer(gateway, call, request, sent, client)
         finally:
-            admission.leave()
+            services.admission.leave()
 
     async def _answer(self, gateway: Gateway, call: Call, request: ApiRequest, sent: dict[str, str], client: Client) -> None:
         api = self._api

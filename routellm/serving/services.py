@@ -25,7 +25,12 @@ from routellm.telemetry.metrics import Gauges, Metrics, shared_directory
 from routellm.types import RequestRecord
 
 if TYPE_CHECKING:
+    from starlette.types import Scope
+
+    from routellm.keys.client import Client
+    from routellm.keys.guard import Guard
     from routellm.ledger.ledger import Ledger
+    from routellm.serving.request import ApiRequest
     from routellm.telemetry.traces import Traces
 
 logger = logging.getLogger("routellm.serving")
@@ -73,11 +78,12 @@ class Services:
 
     def __init__(self, gateway: Gateway, settings: Settings, environ: Mapping[str, str], shared: Shared) -> None:
         self.live = Live(gateway)
-        self.settings = settings
+        self.settings, self.environ = settings, environ
         self.draining = False
         self.admission = Admission(gateway.settings.admission)
         self.metrics: Metrics | None = None
         self.ledger: Ledger | None = None
+        self.guard: Guard | None = None
         self._traces: Traces | None = None
         self._observers: list[Observer] = []
         self.keeps_prompts = False
@@ -95,6 +101,11 @@ class Services:
             )
             self.keeps_prompts = gateway.settings.ledger.prompts
             self._observers.append(lambda record, _: ledger.record(record))
+        if gateway.settings.keys is not None:
+            from routellm.keys.guard import Guard
+
+            kept = gateway.settings.ledger
+            self.guard = Guard.open(ledger_url(None if kept is None else kept.url, environ), gateway.settings.keys)
         if gateway.settings.telemetry.traces:
             from routellm.telemetry.traces import open_traces, parent_of
 
@@ -105,14 +116,51 @@ class Services:
 
     @property
     def observed(self) -> bool:
-        """Whether anybody wants to know of finished requests."""
-        return bool(self._observers)
+        """Whether anybody wants to know what requests took."""
+        return bool(self._observers) or self.guard is not None
+
+    @property
+    def billed(self) -> bool:
+        """Whether what requests took must be known as well as can be."""
+        return self.ledger is not None or self.guard is not None
+
+    def admit(self, scope: Scope) -> Client | None:
+        """Who sent the request; None where nobody is asked for a key.
+
+        Raises:
+            InvalidKeyError, KeysUnavailableError: see `Guard.admit`.
+        """
+        if self.guard is None:
+            return None
+        peer = scope.get("client")
+        return self.guard.admit(scope["headers"], peer[0] if peer else "")
+
+    async def take(self, call: Call, client: Client, request: ApiRequest, gateway: Gateway) -> None:
+        """Hold the request's decision against its key, and count it against the key's limits.
+
+        Raises:
+            RequestError, OverloadedError: see `Client.check`, `Guard.take` and `Lease.decide`.
+        """
+        assert self.guard is not None
+        assert call.decision is not None
+        client.check(call.decision)
+        if not client.limited:
+            return
+        pair = gateway.decider.pair
+        estimate = self.guard.estimate(
+            request.body, request.fields, call.decision.model, pair.weak, gateway.prices, answers=call.format != "embeddings"
+        )
+        call.lease = await self.guard.take(client, estimate)
+        call.decision = call.lease.decide(call.decision, pair)
 
     def finish(self, call: Call, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """A request is over; whoever wants to know is told. Never raises: the client has its answer."""
-        if not self._observers:
+        lease = call.lease
+        if not self._observers and lease is None:
             return
         record = call.record()
+        if lease is not None:
+            lease.settle(record, self.live.gateway.prices.nanodollars(record.model, record.usage))
         for observe in self._observers:
             try:
                 observe(record, headers)
@@ -129,15 +177,18 @@ class Services:
             from routellm.ledger.rows import Terms
 
             self.ledger.renew(Terms(gateway.decider.pair, gateway.prices))
+        if self.guard is not None and gateway.settings.keys is not None:
+            self.guard.change(gateway.settings.keys)
 
     def gauges(self) -> Gauges:
         """The present state, for the metrics."""
         under_way, in_line = self.admission.depths()
         status = None if self.ledger is None else self.ledger.status()
         gateway = self.live.gateway
+        limits = {} if self.guard is None else {"limits": self.guard.states().waiting}
         return Gauges(
             in_flight=under_way,
-            queues={"admission": in_line, "score": gateway.pool.depths()[1]},
+            queues={"admission": in_line, "score": gateway.pool.depths()[1], **limits},
             breakers={(state.model, state.endpoint): state.breaker for state in gateway.dispatcher.states()},
             ledger_buffered=None if status is None else status.buffered,
             ledger_dropped=0 if status is None else status.dropped,
@@ -161,7 +212,7 @@ class Services:
 
     def release(self) -> None:
         """Close what needs no event loop: what the ledger and the traces still hold is written first. Blocks."""
-        for closable in (self.ledger, self._traces, self.metrics):
+        for closable in (self.guard, self.ledger, self._traces, self.metrics):
             if closable is not None:
                 closable.close()
 

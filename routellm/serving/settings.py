@@ -12,6 +12,7 @@ from routellm.config import GATEWAY, RouterConfig
 from routellm.costs import PriceSettings
 from routellm.dispatch.settings import DispatchSettings
 from routellm.errors import ConfigError
+from routellm.keys.settings import KeysSettings
 from routellm.ledger.settings import LedgerSettings
 from routellm.messages import PromptFrom
 from routellm.policies.context import ContextSettings
@@ -41,6 +42,7 @@ class GatewaySettings(DispatchSettings, frozen=True, kw_only=True, forbid_unknow
         admission: how many requests are taken on at once.
         prices: model name -> what its tokens cost, in place of the bundled list's price.
         ledger: where finished requests are kept; None keeps none.
+        keys: who may send requests, and how much they may spend; None asks nobody for a key.
         telemetry: metrics and traces.
     """
 
@@ -50,6 +52,7 @@ class GatewaySettings(DispatchSettings, frozen=True, kw_only=True, forbid_unknow
     admission: AdmissionSettings = AdmissionSettings()
     prices: dict[str, PriceSettings] = msgspec.field(default_factory=dict[str, PriceSettings])
     ledger: LedgerSettings | None = None
+    keys: KeysSettings | None = None
     telemetry: TelemetrySettings = TelemetrySettings()
 
 
