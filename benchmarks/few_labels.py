@@ -32,9 +32,12 @@ class Remembered(Router):
     def __init__(self, router: Router, prompts: Sequence[str]) -> None:
         scores = router.calculate_strong_win_rates(prompts)
         self.scores = dict(zip(prompts, scores.tolist(), strict=True))
+        self.router = router
         self.fingerprint, self.blocking = router.fingerprint, router.blocking
 
     def calculate_strong_win_rate(self, prompt: str) -> float:
+        if prompt not in self.scores:  # one that comes without its repetitions
+            self.scores[prompt] = self.router.calculate_strong_win_rate(prompt)
         return float(self.scores[prompt])
 
 

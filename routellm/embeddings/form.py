@@ -4,7 +4,8 @@ A question's own text (the stem) is told apart from the options that it offers; 
 of the one, and compare lengths within the other. A router that is fitted to few labels lives on such features: each of them
 means the same on every prompt, where the hundreds of columns of an embedding need as many labels to be weighed.
 
-The list is frozen under `FORM_VERSION`, which checkpoints record: a change of any feature is a new version.
+The list, and the text that it is computed from, are frozen under `FORM_VERSION`, which checkpoints record: a change of any
+feature is a new version. Since version 2 what a prompt says again is left out before all else (`routellm.routers.views`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from routellm.embeddings.base import Vector
 from routellm.embeddings.normal import plain_text
 from routellm.embeddings.surface import MAX_CHARS
 
-FORM_VERSION = 1
+FORM_VERSION = 2
 
 FORM_NAMES = (
     "stem_chars",

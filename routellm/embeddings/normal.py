@@ -27,6 +27,32 @@ _PLAIN = {
 _ODD = re.compile(f"[{''.join(_PLAIN)}]")  # a few signs replaced cost less than `str.translate` on all of them
 
 
+_PIECE_END = re.compile(r"((?<=[.?!])\s+|\n+)")
+_LEAST_PIECE = 10
+"""Characters; shorter sentences and lines, such as a label or a closing bracket, may well come more than once."""
+
+
+def without_repeats(prompt: str) -> str:
+    """The prompt without sentences and lines that it has said before; the very same prompt where it repeats none.
+
+    Said five times, a question is no harder, but longer.
+    """
+    pieces = _PIECE_END.split(prompt)
+    said = [piece.strip() for piece in pieces[::2]]
+    long = [piece for piece in said if len(piece) >= _LEAST_PIECE]
+    if len(set(long)) == len(long):
+        return prompt
+    seen: set[str] = set()
+    kept: list[str] = []
+    for piece, end in zip(said, [*pieces[1::2], ""], strict=True):
+        if piece not in seen or len(piece) < _LEAST_PIECE:
+            kept += [piece, end]
+            seen.add(piece)
+        elif "\n" in end:
+            kept[-1] = end  # what follows still begins a line
+    return "".join(kept)
+
+
 def plain_text(prompt: str, most: int) -> str:
     """The first `most` characters, in one spelling.
 
@@ -35,6 +61,8 @@ def plain_text(prompt: str, most: int) -> str:
     any small letter is taken for one in small letters.
     """
     text = prompt.strip()[:most]
+    if text.isascii() and text.isprintable() and "  " not in text and text[-1:] != " " and not text.isupper():
+        return text  # as most are
     if not text.isascii():
         text = _ODD.sub(lambda odd: _PLAIN[odd[0]], unicodedata.normalize("NFKC", text))[:most]
     if text.isupper():

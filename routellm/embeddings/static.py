@@ -49,7 +49,7 @@ class StaticEmbedder(Embedder):
     def embed(self, prompt: str) -> Vector:
         if len(prompt) > MAX_CHARACTERS:
             prompt = f"{prompt[: MAX_CHARACTERS // 2]} {prompt[-(MAX_CHARACTERS // 2) :]}"
-        ids = np.array(self._tokenizer.ids(prompt), dtype=np.intp)
+        ids = self._tokenizer.ids(prompt)
         # Sums of integers below 2**24 are exact in float32, so that no order of addition changes a vector.
         vector: Vector = np.add.reduce(self._rows.take(ids, axis=0), axis=0, dtype=np.float32)
         vector *= self._scales

@@ -67,20 +67,22 @@ _TO_WORDS = bytes(
     byte if byte in _LETTERS or byte >= 0x80 else byte + 32 if bytes([byte]).isupper() else 0x20 for byte in range(256)
 )
 _TO_NUMBERS = bytes(byte if bytes([byte]).isdigit() else 0x20 for byte in range(256))
-_DIGITS = b"0123456789"
 _CAPITALS = bytes(range(ord("A"), ord("Z") + 1))
-_PUNCTUATION = bytes(byte for byte in range(0x21, 0x7F) if not bytes([byte]).isalnum())
+_SIGNS = bytes(byte for byte in range(0x21, 0x7F) if not bytes([byte]).isalnum())
+_NOT_SIGNS = bytes(byte for byte in range(256) if byte not in _SIGNS)
 _CODE = b"{}<>[];=_#/\\|&"
 _MATH = b"+*/^=<>%$"
 _HIGH = bytes(range(0x80, 0x100))
 
 _LATEX = re.compile(rb"\\[a-zA-Z]+|\$[^$\n]+\$")
-# Found from its sign, which is rare, back to its letter; not in f(a), U.S.A. or e.g.
-_OPTION = re.compile(rb"[.):](?<=(?<![\w.])(?<!\w\()[A-Ja-j].)(?![A-Za-z]\.)")
-_OPTION_LINE = re.compile(rb"^\(?[A-Ja-j][.):](?![A-Za-z]\.)", re.MULTILINE)
-_LIST_ITEM = re.compile(rb"^(?:[-*]|\d+[.)]) ", re.MULTILINE)
+# Regular expressions that begin with a plain character are searched for many times faster than others. So an option is found
+# from each kind of sign, which is rare, back to its letter (not in f(a), U.S.A. or e.g.), and lines from the end before them.
+_OPTIONS = tuple(re.compile(sign + rb"(?<=(?<![\w.])(?<!\w\()[A-Ja-j].)(?![A-Za-z]\.)") for sign in (rb"\.", rb"\)", b":"))
+_OPTION_LINE = re.compile(rb"\n\(?[A-Ja-j][.):](?![A-Za-z]\.)")
+_LIST_ITEM = re.compile(rb"\n(?:[-*]|\d+[.)]) ")
 _MOST_ITEMS, _MOST_QUESTIONS = 5, 3
 """From there on, more of them add nothing: a longer list or the same question again makes no prompt harder."""
+_LOG_ITEMS, _LOG_QUESTIONS = log(1 + _MOST_ITEMS), log(1 + _MOST_QUESTIONS)
 
 
 def _words(text: str) -> frozenset[bytes]:
@@ -129,6 +131,7 @@ _FAMILY_OF: dict[bytes, tuple[int, ...]] = {
     for word in frozenset().union(*(words for _, words in _FAMILIES))
 }
 _FAMILY_WORDS = frozenset(_FAMILY_OF)
+_FULL = tuple(most for most, _ in _FAMILIES)
 
 
 def surface_features(prompt: str) -> Vector:
@@ -144,44 +147,46 @@ def surface_features_batch(prompts: Sequence[str]) -> Vector:
 def _features(prompt: str) -> list[float]:
     plain = plain_text(prompt, MAX_CHARS)
     text = plain.encode("utf-8", "replace")
-    size = max(len(text), 1)
+    size = len(text) or 1
     # The whole length counts, also where only a part was scanned.
     scale = max(len(prompt.strip()) / MAX_CHARS, 1.0)
-    words = text.translate(_TO_WORDS).split()
-    count = max(len(words), 1)
+    spread = text.translate(_TO_WORDS)
+    words = spread.split()
+    count = len(words) or 1
     numbers = text.translate(_TO_NUMBERS).split()
-    hits = [0] * len(_FAMILIES)
-    for word in _FAMILY_WORDS.intersection(words):
-        for family in _FAMILY_OF[word]:
-            hits[family] += 1
-
-    def share(of: bytes, times: float) -> float:
-        found = size - len(text.translate(None, of)) if text else 0
-        return min(found / size * times, 1.0)
-
-    features = [
+    signs = text.translate(None, _NOT_SIGNS)  # in their order; there are few, and they are looked at often
+    lines = b"\n" + text
+    return [
         1.0,
         log1p(len(plain) * scale) / 10.0,
         log1p(len(words) * scale) / 8.0,
         log1p(text.count(b"\n") * scale) / 5.0,
-        min(sum(map(len, words)) / count, 12.0) / 12.0,
+        min((len(spread) - spread.count(b" ")) / count, 12.0) / 12.0,
         log1p(len(numbers)) / 4.0,
-        share(_DIGITS, 4.0),
-        share(_CAPITALS, 4.0),
-        share(_PUNCTUATION, 4.0),
-        0.0 if text.isascii() else share(_HIGH, 1.0),
+        min(sum(map(len, numbers)) / size * 4.0, 1.0),
+        min((len(text) - len(text.translate(None, _CAPITALS))) / size * 4.0, 1.0),
+        min(len(signs) / size * 4.0, 1.0),
+        0.0 if text.isascii() else min((len(text) - len(text.translate(None, _HIGH))) / size, 1.0),
         sum(map(_COMMON.__contains__, words)) / count,
-        log1p(len(_OPTION.findall(text))) / 3.0,
-        min(len(_OPTION_LINE.findall(text)), 10) / 10.0,
-        1.0 if b"```" in text else 0.0,
-        share(_CODE, 8.0),
-        share(_MATH, 8.0),
-        log1p(len(_LATEX.findall(text))) / 4.0 if b"\\" in text or b"$" in text else 0.0,
-        log1p(min(text.count(b"?"), _MOST_QUESTIONS)) / log(1 + _MOST_QUESTIONS),
+        log1p(sum(len(option.findall(text)) for option in _OPTIONS)) / 3.0,
+        min(len(_OPTION_LINE.findall(lines)), 10) / 10.0,
+        1.0 if b"```" in signs and b"```" in text else 0.0,
+        min((len(signs) - len(signs.translate(None, _CODE))) / size * 8.0, 1.0),
+        min((len(signs) - len(signs.translate(None, _MATH))) / size * 8.0, 1.0),
+        log1p(len(_LATEX.findall(text))) / 4.0 if b"\\" in signs or b"$" in signs else 0.0,
+        log1p(min(signs.count(b"?"), _MOST_QUESTIONS)) / _LOG_QUESTIONS,
         1.0 if text.endswith(b"?") else 0.0,
-        log1p(text.count(b'"')) / 4.0,
-        log1p(min(len(_LIST_ITEM.findall(text)), _MOST_ITEMS)) / log(1 + _MOST_ITEMS),
+        log1p(signs.count(b'"')) / 4.0,
+        log1p(min(len(_LIST_ITEM.findall(lines)), _MOST_ITEMS)) / _LOG_ITEMS,
         1.0 if len(words) <= 6 else 0.0,
+        *_hits(words),
     ]
-    features += [min(hit, most) / most for hit, (most, _) in zip(hits, _FAMILIES, strict=True)]
-    return features
+
+
+def _hits(words: list[bytes]) -> list[float]:
+    """For each family: how many of its words there are, as a share of the number that counts as full."""
+    shares = [0.0] * len(_FAMILIES)
+    hits = [family for word in _FAMILY_WORDS.intersection(words) for family in _FAMILY_OF[word]]
+    for family in hits:
+        shares[family] = min(hits.count(family) / _FULL[family], 1.0)
+    return shares

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from routellm.downloads import sha256
 from routellm.embeddings.base import valid_utf8
-from routellm.embeddings.onnx import CHARACTERS_A_TOKEN, TOKENIZER, TextModel
+from routellm.embeddings.onnx import TOKENIZER, TextModel
+from routellm.embeddings.truncation import CHARACTERS_A_TOKEN, HEAD
 from routellm.errors import CheckpointError, ConfigError, MissingExtraError
 from routellm.hub import resolve_folder
 from routellm.routers.checkpoint import META_FILE, load_checkpoint
@@ -60,7 +61,7 @@ class BertRouter(Router):
         checkpoint_path: a folder, or a hub repository such as `routellm/bert_gpt4_augmented`; None takes the shipped one.
         num_labels: how many labels the classifier must have. Only checked: it is 3.
         max_length: longer prompts are cut to this many tokens, the special ones included; None takes what the classifier was
-            trained on.
+            trained on. Which tokens those are, a checkpoint of ours says; of a transformers classifier, the first.
         threads: of a checkpoint of ours: how many prompts of a batch are scored at once, each on one core.
         device: of a transformers classifier: "cpu", "cuda", "cuda:1", ...; None takes a GPU where torch finds one.
         dtype: of a transformers classifier: "float32", "bfloat16" or "float16".
@@ -98,8 +99,11 @@ class BertRouter(Router):
             trained, positions = checkpoint.field("max_length", int), checkpoint.field("max_positions", int)
             if max_length is not None and max_length > positions:
                 raise ConfigError(f"max_length is {max_length}; the checkpoint {where!r} reads {positions} tokens at most.")
-            self._bind(OnnxClassifier(checkpoint.file(MODEL), checkpoint.file(TOKENIZER), max_length or trained, threads))
+            truncation = checkpoint.field("truncation", str) if "truncation" in (checkpoint.meta or {}) else HEAD
+            files = checkpoint.file(MODEL), checkpoint.file(TOKENIZER)
+            self._bind(OnnxClassifier(*files, max_length or trained, threads, truncation))
             self.quantiles = checkpoint.quantiles() if max_length in (None, trained) else None
+            self.batches = threads > 1
         elif (folder / CONFIG).is_file():
             folder = resolve_folder(where, ["*.json", "*.txt", "*.model", "*.safetensors"])
             self._bind(TransformersClassifier(folder, max_length, device, dtype, batch_size))
@@ -136,14 +140,15 @@ class OnnxClassifier:
         max_tokens: longer prompts are cut.
         threads: how many prompts of a batch are scored at once. Each runs alone on one thread: dynamic quantisation measures
             the range of activations over a whole call, so prompts that share a call would change each other's score.
+        truncation: where longer prompts are cut; see `TokenIds`.
 
     Raises:
         CheckpointError: a file is corrupt, or no such model.
         MissingExtraError: onnxruntime is not installed.
     """
 
-    def __init__(self, model: Path, tokenizer: Path, max_tokens: int, threads: int = 1) -> None:
-        self._model = TextModel(model, tokenizer, "logits", max_tokens)
+    def __init__(self, model: Path, tokenizer: Path, max_tokens: int, threads: int = 1, truncation: str = HEAD) -> None:
+        self._model = TextModel(model, tokenizer, "logits", max_tokens, truncation=truncation)
         self._model.probe(LABELS)
         self._threads = threads
         self.fingerprint = f"onnx:{self._model.digest}"

@@ -44,3 +44,4 @@ class AccurateGainRouter(FastGainRouter):
     """
 
     kind = "gain_accurate"
+    batches = False  # nearly all of its time goes to the encoder, which takes prompts one by one

@@ -7,7 +7,7 @@ Each part was fitted by itself to the same labels; what one of them takes for si
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +33,20 @@ class Trees:
     feature: NDArray[np.int16]
     threshold: NDArray[np.float32]
     value: NDArray[np.float32]
+    _places: NDArray[np.intp] = field(init=False, repr=False, compare=False)
+    _first_leaves: NDArray[np.intp] = field(init=False, repr=False, compare=False)
+    _worth: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # numpy turns other indices into these at every call, which takes longer than all else.
+        object.__setattr__(self, "_places", self.feature.astype(np.intp))
+        object.__setattr__(self, "_first_leaves", np.arange(0, self.value.size, self.value.shape[1]))
+        object.__setattr__(self, "_worth", 2.0 ** np.arange(len(self.feature), dtype=np.float32)[::-1])
 
     def predict(self, form: Vector) -> float:
         """The sum over trees, for one row of features, shape (features,)."""
-        leaf = np.arange(0, self.value.size, self.value.shape[1])
-        worth = self.value.shape[1]
-        for answers in form.take(self.feature) > self.threshold:
-            worth //= 2
-            leaf += answers * worth
-        return float(self.value.take(leaf).sum(dtype=np.float64))
+        leaf = self._worth.dot(form.take(self._places) > self.threshold)  # whole numbers, exact in float32
+        return float(self.value.take(self._first_leaves + leaf.astype(np.intp)).sum(dtype=np.float64))
 
     def predict_batch(self, form: Vector) -> NDArray[np.float64]:
         """The sums of n rows, shape (n, features)."""

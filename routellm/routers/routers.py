@@ -28,6 +28,7 @@ class Router(ABC):
     Attributes:
         blocking: whether a score may take over a millisecond: a server then keeps it off its event loop. True unless the
             router says otherwise.
+        batches: whether many prompts together take less time than one by one: a server then scores those together that wait.
         quantiles: quantiles of its scores over real users' prompts, by which a share of strong calls becomes a threshold
             without any data at hand; None where nobody measured them.
         fingerprint: identifies the exact function that the router computes (its checkpoint's hash, its settings), so that
@@ -35,6 +36,7 @@ class Router(ABC):
     """
 
     blocking: bool = True
+    batches: bool = True
     fingerprint: str | None = None
     quantiles: ScoreQuantiles | None = None
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from routellm.embeddings.base import Vector
 from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.form import FORM_NAMES, form_features, form_features_batch
+from routellm.embeddings.normal import without_repeats
 from routellm.embeddings.surface import SURFACE_NAMES
 from routellm.embeddings.words import word_counts, word_counts_batch
 from routellm.routers.odds import log_odds
@@ -46,7 +47,7 @@ class View:
 
 
 class Viewer:
-    """Looks at prompts.
+    """Looks at prompts, without the sentences and lines that they say again.
 
     Args:
         features: give the embedding and the surface features.
@@ -62,6 +63,7 @@ class Viewer:
 
     def see(self, prompt: str) -> View:
         """One prompt's view."""
+        prompt = without_repeats(prompt)
         vector = self.features.encode(prompt)
         scores = [log_odds(router.calculate_strong_win_rate(prompt)) for router in self.priors.values()]
         words = word_counts(prompt) if self.words else np.empty(0, dtype=np.float32)
@@ -69,6 +71,7 @@ class Viewer:
 
     def see_batch(self, prompts: Sequence[str]) -> View:
         """Many prompts' views; rows equal `see` of each prompt."""
+        prompts = [without_repeats(prompt) for prompt in prompts]
         vectors = self.features.encode_batch(prompts)
         scores = np.empty((len(prompts), len(self.priors)), dtype=np.float32)
         for column, router in enumerate(self.priors.values()):

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from routellm.downloads import sha256
-from routellm.embeddings.onnx import TOKENIZER, open_tokenizer
+from routellm.embeddings.onnx import TOKENIZER
+from routellm.embeddings.truncation import HEAD, TRUNCATIONS, TokenIds
 from routellm.errors import ConfigError, MissingExtraError
 from routellm.routers.bert import MODEL as ONNX
 from routellm.routers.bert import BertRouter, OnnxClassifier
-from routellm.training.bert_data import Examples, Rows, Settings, ids_by, make_examples, sample_for_checks
+from routellm.training.bert_data import Examples, Rows, Settings, make_examples, sample_for_checks
 from routellm.training.pinned import HASHES, MODEL, REVISION
 from routellm.training.schedule import check_schedule, schedule_of
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
@@ -42,6 +43,8 @@ class BertTrainer(Trainer):
         add("--layers", type=int, metavar="N", help="keep only the encoder's N lowest layers (default: all)")
         add("--frozen-layers", type=int, default=0, metavar="N", help="leave the N lowest layers as they are (default: 0)")
         add("--max-length", type=int, default=256, metavar="TOKENS", help="longer prompts are cut (default: %(default)s)")
+        add("--truncation", choices=TRUNCATIONS, default=HEAD,
+            help="what is read of those: the first tokens, or the first and the last (default: %(default)s)")  # fmt: skip
         add("--learning-rate", type=float, default=defaults.learning_rate, help="of the encoder (default: %(default)s)")
         add("--head-learning-rate", type=float, default=defaults.head_learning_rate,
             help="of the last layer and the offsets (default: %(default)s)")  # fmt: skip
@@ -69,8 +72,8 @@ class BertTrainer(Trainer):
         from routellm.training.fine_tuning import STATE
 
         folder = bert_model.find_encoder(arguments.encoder)
-        tokenizer = open_tokenizer(folder / TOKENIZER, arguments.max_length)
-        examples, held = make_examples(data.rows, data.held, data.strong, data.weak, ids_by(tokenizer))
+        tokens = TokenIds(folder / TOKENIZER, arguments.max_length, arguments.truncation)
+        examples, held = make_examples(data.rows, data.held, data.strong, data.weak, tokens.of_batch)
         training, checking = np.flatnonzero(~held), np.flatnonzero(held)
         checking = sample_for_checks(examples, checking, arguments.check_size, data.seed)
         report(_describe(examples, training, checking))
@@ -90,13 +93,13 @@ class BertTrainer(Trainer):
         logits, rates = fit.logits(checking), examples.share @ examples.class_rates(training)
         offset = bert_export.serving_offset(logits, rates)
         files = bert_export.export_classifier(model, folder, offset, arguments.max_length, work)
-        served = OnnxClassifier(files[ONNX], files[TOKENIZER], arguments.max_length)
+        served = OnnxClassifier(files[ONNX], files[TOKENIZER], arguments.max_length, truncation=arguments.truncation)
         near = bert_export.agreement(served, [examples.prompts[row] for row in checking.tolist()], logits + offset)
         report(f"int8 against float32 on {len(checking):,} prompts: rank correlation {near['int8_rank_correlation']:.4f}")
         return Trained(
             BertRouter.from_classifier(served),
             tensors={},
-            meta={"max_length": arguments.max_length, "max_positions": positions},
+            meta={"max_length": arguments.max_length, "truncation": arguments.truncation, "max_positions": positions},
             files=files,
             settings=described,
             metrics={
@@ -131,6 +134,7 @@ def _about_encoder(arguments: argparse.Namespace, folder: Path) -> dict[str, Any
         "layers": arguments.layers or "all",
         "frozen_layers": arguments.frozen_layers,
         "max_length": arguments.max_length,
+        "truncation": arguments.truncation,
     }
 
 

@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from routellm.embeddings.base import valid_utf8
 from routellm.errors import DataError
@@ -112,11 +111,6 @@ def make_examples(
         np.sqrt(total) / np.sqrt(total).sum(),
     )
     return examples, for_validation
-
-
-def ids_by(tokenizer: Tokenizer) -> IdsOf:
-    """The token ids that a tokenizer gives; it is to pad nothing."""
-    return lambda prompts: [encoded.ids for encoded in tokenizer.encode_batch(list(prompts))]
 
 
 def _tokenise(prompts: Sequence[str], ids_of: IdsOf) -> list[NDArray[np.int32]]:

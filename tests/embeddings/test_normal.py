@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from routellm.embeddings.base import Vector
 from routellm.embeddings.form import form_features
-from routellm.embeddings.normal import plain_text
+from routellm.embeddings.normal import plain_text, without_repeats
 from routellm.embeddings.surface import MAX_CHARS, SURFACE_NAMES, surface_features
 from routellm.embeddings.words import word_counts
 from tests.prompts import ODD_PROMPTS
@@ -86,3 +86,30 @@ def test_no_run_of_spaces_and_no_empty_line_is_left(prompt: str) -> None:
 
 def test_white_space_before_a_prompt_does_not_push_it_out_of_sight() -> None:
     assert plain_text(" " * 50 + "Why?", 10) == "Why?"
+
+
+QUESTION = "How many sheep are left after that?"
+
+
+@pytest.mark.parametrize("between", [" ", "\n", "\n\n", " \n "])
+def test_what_is_said_again_is_left_out(between: str) -> None:
+    assert without_repeats(between.join([QUESTION] * 5)).strip() == QUESTION
+    assert (
+        without_repeats(between.join(["Ann has 3 sheep.", QUESTION, QUESTION])).split()
+        == f"Ann has 3 sheep. {QUESTION}".split()
+    )
+
+
+def test_what_follows_a_repetition_still_begins_a_line() -> None:
+    options = "A. one\nB. two"
+    assert without_repeats(f"{QUESTION} {QUESTION}\n{options}") == f"{QUESTION}\n{options}"
+
+
+@pytest.mark.parametrize("prompt", [*PROMPTS, "Yes. Yes. Yes.", "if a:\n}\n}\n}", "", "\n\n"])
+def test_a_prompt_that_repeats_no_sentence_is_left_as_it_is(prompt: str) -> None:
+    assert without_repeats(prompt) == prompt
+
+
+@pytest.mark.parametrize("unit", [" ", "\n", ". ", ".", "? \n", "a\n"])
+def test_repetitions_of_huge_prompts_are_found_in_time_that_grows_with_their_length(unit: str) -> None:
+    assert len(without_repeats(unit * 100_000)) <= 100_000 * len(unit)

@@ -75,6 +75,16 @@ def test_prompts_are_cut_where_they_were_cut_in_training_unless_told_otherwise(f
         BertRouter(str(folder), max_length=21)
 
 
+def test_a_checkpoint_says_which_tokens_of_a_long_prompt_are_read(folder: Path, tmp_path: Path) -> None:
+    letters = list("abcdefghijklmnopqrstuvwxyz")
+    router = BertRouter(str(write_checkpoint(tmp_path / "both-ends", truncation="head-tail")))
+    found = router.calculate_strong_win_rate(" ".join(letters))
+    assert found == pytest.approx(by_hand(["[CLS]", *letters[:4], *letters[-6:], "[SEP]"]), abs=1e-6)
+    assert router.fingerprint != BertRouter(str(folder)).fingerprint
+    with pytest.raises(CheckpointError, match="truncation of prompts is 'tail'"):
+        BertRouter(str(write_checkpoint(tmp_path / "other", truncation="tail")))
+
+
 def test_the_fingerprint_follows_the_weights_but_not_the_place(folder: Path, tmp_path: Path) -> None:
     first = BertRouter(str(folder)).fingerprint
     assert first is not None

@@ -146,6 +146,16 @@ def test_layers_can_be_dropped_and_frozen_and_offsets_switched_off(
     assert other.metrics["validation_loss_of_offsets_alone"] > trained.metrics["validation_loss_of_offsets_alone"] + 0.05
 
 
+def test_what_is_read_of_long_prompts_is_served_as_it_was_trained(encoder: Path, trained: Trained, tmp_path: Path) -> None:
+    both_ends = train(encoder, tmp_path, "--truncation", "head-tail", "--max-length", "6", "--epochs", "1")
+    assert both_ends.meta["truncation"] == both_ends.settings["truncation"] == "head-tail"
+    assert both_ends.metrics["int8_largest_difference"] < 0.1
+    whole, other_middle, other_end = both_ends.router.calculate_strong_win_rates(["a b c d e f", "a x y d e f", "a b c d e z"])
+    assert whole == other_middle, "[CLS] a ... d e f [SEP] are read"
+    assert whole != other_end
+    assert trained.meta["truncation"] == "head"
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

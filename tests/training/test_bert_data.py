@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from routellm.embeddings.onnx import open_tokenizer
+from routellm.embeddings.truncation import TokenIds
 from routellm.errors import DataError
 from routellm.routers.battles import Outcome
-from routellm.training.bert_data import Examples, by_length, epoch_order, ids_by, make_examples, pad, sample_for_checks
+from routellm.training.bert_data import Examples, by_length, epoch_order, make_examples, pad, sample_for_checks
 from routellm.training.preferences import Preference
 from tests.embeddings.encoders import write_tokenizer
 
@@ -24,7 +24,7 @@ def examples_of(
     rows: list[Preference], held: list[bool], folder: Path
 ) -> tuple[Examples, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     write_tokenizer(folder / "tokenizer.json")
-    return make_examples(rows, np.array(held), "big", "small", ids_by(open_tokenizer(folder / "tokenizer.json", 8)))
+    return make_examples(rows, np.array(held), "big", "small", TokenIds(folder / "tokenizer.json", 8).of_batch)
 
 
 def many(tmp_path: Path) -> Examples:

@@ -1,0 +1,72 @@
+"""Where long prompts are cut for an encoder, in training and in serving alike.
+
+A question may stand at either end of a prompt: before a long text, or after worked examples that many prompts share. Cut at
+the right end, all prompts that begin alike look alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from routellm.embeddings.base import valid_utf8
+from routellm.errors import CheckpointError
+
+HEAD, HEAD_TAIL = "head", "head-tail"
+TRUNCATIONS = (HEAD, HEAD_TAIL)
+"""Of a long prompt its first tokens are read, or its first and its last ones."""
+
+HEAD_SHARE = 0.4
+"""How much of what is read of a long prompt by `HEAD_TAIL` comes from its beginning: most questions stand at the end."""
+
+CHARACTERS_A_TOKEN = 64
+"""A prompt is cut to this many characters for each token that is read, before it is tokenised: the tokens end long before."""
+
+
+class TokenIds:
+    """Token ids of prompts, the special ones included, without padding. Safe to share between threads.
+
+    Args:
+        tokenizer: a `tokenizers` file; its own padding and truncation are overridden.
+        max_tokens: of longer prompts only so many tokens are read.
+        truncation: which ones, of `TRUNCATIONS`.
+
+    Raises:
+        CheckpointError: the file can't be read, or the truncation is none of those.
+    """
+
+    def __init__(self, tokenizer: Path, max_tokens: int, truncation: str = HEAD) -> None:
+        if truncation not in TRUNCATIONS:
+            raise CheckpointError(f"The truncation of prompts is {truncation!r}; it must be one of: {', '.join(TRUNCATIONS)}.")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        except Exception as error:  # tokenizers raises Exception itself
+            raise CheckpointError(f"{str(tokenizer)!r} is not a tokenizer that can be read: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        if truncation == HEAD:
+            self._tokenizer.enable_truncation(max_tokens)
+        self._max_characters = CHARACTERS_A_TOKEN * max_tokens
+        self._head = max_tokens if truncation == HEAD else max(1, round(HEAD_SHARE * max_tokens))
+        self._tail = max_tokens - self._head
+
+    def of(self, prompt: str) -> list[int]:
+        """The ids of one prompt."""
+        return self._cut(self._tokenizer.encode(self._readable(prompt)).ids)
+
+    def of_batch(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The ids of each prompt, equal to `of`."""
+        encoded = self._tokenizer.encode_batch([self._readable(prompt) for prompt in prompts])
+        return [self._cut(each.ids) for each in encoded]
+
+    def _readable(self, prompt: str) -> str:
+        if len(prompt) > self._max_characters:
+            half = self._max_characters // 2
+            prompt = f"{prompt[:half]} {prompt[-half:]}" if self._tail else prompt[: self._max_characters]
+        return valid_utf8(prompt)
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        # The special tokens are the first and the last id, so that both stay.
+        return ids if len(ids) <= self._head + self._tail else ids[: self._head] + ids[-self._tail :]
