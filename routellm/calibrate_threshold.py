@@ -165,8 +165,11 @@ def build_parser(prog: str = "python -m routellm.calibrate_threshold") -> Comman
     )
     data.add_argument(
         "--from-ledger",
+        nargs="?",
+        const="",
         metavar="PATH|URL",
-        help="the win rates of a server's own requests, from its ledger: an SQLite file or postgresql://...",
+        help="the win rates of a server's own requests, from its ledger: an SQLite file or postgresql://... (default: the "
+        "ledger in --config, ROUTELLM_LEDGER_URL in the environment, or the user's own)",
     )
     data.add_argument("--scores", metavar="DATA", help="scores with one column a router, as --task generate writes them")
     add("--column", default="prompt", help="the data set's column of prompts, or of lists of turns (default: prompt)")
@@ -199,8 +202,8 @@ def _run(arguments: argparse.Namespace) -> None:
 def _scores_for(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[Mapping[str, ScoreQuantiles | Scores], str]:
     if arguments.scores:
         return read_scores(arguments.scores, names, arguments.split), arguments.scores
-    if arguments.from_ledger:
-        return _read_ledger(arguments.from_ledger, names), hide_password(arguments.from_ledger)
+    if arguments.from_ledger is not None:
+        return _read_ledger(arguments, names)
     routers = _load_routers(arguments, names)
     if arguments.dataset:
         prompts = _load_prompts(arguments, arguments.dataset)
@@ -213,10 +216,12 @@ def _scores_for(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[Ma
     return known, ""
 
 
-def _read_ledger(url: str, names: Sequence[str]) -> dict[str, Scores]:
+def _read_ledger(arguments: argparse.Namespace, names: Sequence[str]) -> tuple[dict[str, Scores], str]:
     from routellm.ledger.migrate import open_reader
+    from routellm.ledger.options import given_url
     from routellm.ledger.queries import win_rates
 
+    url = given_url(argparse.Namespace(ledger=arguments.from_ledger or None, config=arguments.config))
     engine = open_reader(url)
     try:
         found = {name: np.array(win_rates(engine, name), dtype=np.float64) for name in names}
@@ -225,11 +230,11 @@ def _read_ledger(url: str, names: Sequence[str]) -> dict[str, Scores]:
     for name, scores in found.items():
         if not len(scores):
             raise DataError(f"The ledger {hide_password(url)!r} holds no request that the router {name!r} scored.")
-    return found
+    return found, hide_password(url)
 
 
 def _generate(arguments: argparse.Namespace, names: Sequence[str]) -> None:
-    if arguments.scores or arguments.from_ledger:
+    if arguments.scores or arguments.from_ledger is not None:
         flag = "--scores" if arguments.scores else "--from-ledger"
         raise ConfigError(f"{flag} goes with --task calibrate; --task generate scores the prompts of --dataset.")
     output = arguments.output or "scores.jsonl"

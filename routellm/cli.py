@@ -14,7 +14,7 @@ from routellm.errors import did_you_mean
 
 COMMANDS = {
     "route": ("routellm.route_prompt", "score prompts and say which model would answer, without calling any"),
-    "serve": ("routellm.openai_server", "serve the OpenAI API and send each request to the strong or the weak model"),
+    "serve": ("routellm.openai_server", "serve OpenAI's and Anthropic's APIs, and send each request to one of two models"),
     "usage": ("routellm.ledger.usage", "sum up the ledger: requests, tokens, dollars, and what routing saved"),
     "logs": ("routellm.ledger.logs", "export the ledger's requests for calibration, evaluation and training"),
     "keys": ("routellm.keys.command", "create, list, rotate and revoke the keys that clients need"),

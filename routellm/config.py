@@ -68,7 +68,7 @@ def _read(path: str | Path) -> object:
     try:
         content: object = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"The configuration file {str(path)!r} is not valid YAML: {error}") from error
+        raise ConfigError(f"The configuration file {str(path)!r} is not valid YAML: {_told(error)}.") from None
     return {} if content is None else content
 
 
@@ -102,3 +102,10 @@ def check_config(content: object, known_routers: Iterable[str], where: str = "co
             raise ConfigError(f"{where}: {name}: must map argument names to values, not be {arguments!r}.")
         checked[str(name)] = dict(arguments)
     return checked
+
+
+def _told(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself: a key may stand in it."""
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or "it can't be read"
+    return what if mark is None else f"{what}, line {mark.line + 1}, column {mark.column + 1}"

@@ -22,6 +22,7 @@
     ├── OverloadedError          more requests at once than this server takes (HTTP 503)
     │   └── KeysUnavailableError keys or their limits can't be checked (HTTP 503)
     └── UpstreamError            a model could not be reached, or broke off (HTTP 502)
+        ├── UpstreamReplyError   its reply is not what its API promises (HTTP 502)
         ├── UpstreamTimeoutError (HTTP 504)
         └── UpstreamUnavailableError    none was asked, since all had failed too often just before (HTTP 503)
 
@@ -206,6 +207,12 @@ class UpstreamError(RouteLLMError):
     def __init__(self, message: str, *, repeatable: bool = False) -> None:
         super().__init__(message)
         self.repeatable = repeatable
+
+
+class UpstreamReplyError(UpstreamError):
+    """A model's endpoint answered, but not with what its API promises."""
+
+    code = "upstream_bad_reply"
 
 
 class UpstreamTimeoutError(UpstreamError):

@@ -46,7 +46,9 @@ T = TypeVar("T")
 
 def build_parser(prog: str = "python -m routellm.openai_server") -> CommandParser:
     """The command's parser."""
-    parser = command_parser(prog, "Serve an OpenAI-compatible API that routes each request.", EXAMPLES, run)
+    parser = command_parser(
+        prog, "Serve OpenAI's and Anthropic's APIs, and send each request to the strong or the weak model.", EXAMPLES, run
+    )
     _add_routing_arguments(parser.add_argument_group("routing"))
     _add_model_arguments(parser.add_argument_group("models"))
     _add_server_arguments(parser.add_argument_group("server"))
@@ -55,7 +57,12 @@ def build_parser(prog: str = "python -m routellm.openai_server") -> CommandParse
 
 def _add_routing_arguments(routing: argparse._ArgumentGroup) -> None:
     routing.add_argument("--routers", nargs="+", default=["mf"], metavar="NAME", help="routers to serve (default: mf)")
-    routing.add_argument("--config", metavar="FILE", help="YAML file of the routers' arguments; see config.example.yaml")
+    routing.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML file: the routers' arguments, and under `gateway` what else the server can do (retries, several endpoints "
+        "for a model, keys, prices, ...); see config.example.yaml",
+    )
     routing.add_argument(
         "--default-strong-share",
         type=share,

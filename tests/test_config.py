@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from routellm.config import check_config, load_config, read_environment
 from routellm.errors import CheckpointError, ConfigError
 from routellm.routers.routers import ROUTER_CLS, build_router
+from routellm.serving.settings import read_gateway_settings
 from tests.conftest import require
 
 ROOT = Path(__file__).parent.parent
@@ -99,7 +101,7 @@ def test_the_routers_of_the_example_file_score(name: str) -> None:
 def test_what_the_example_file_shows_in_comments_are_arguments_that_exist() -> None:
     text = (ROOT / "config.example.yaml").read_text(encoding="utf-8")
     shown: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in text.partition("gateway:")[0].splitlines():
         if found := re.match(r"(?:# )?(\w+):(?: \{\})?$", line):
             name = found[1]
         elif found := re.match(r"(?:  # |#   )(\w+): \S+$|  # (arena_battle_datasets): ", line):
@@ -108,6 +110,16 @@ def test_what_the_example_file_shows_in_comments_are_arguments_that_exist() -> N
     assert set(shown) == own_routers() - {"random"}
     for name, arguments in shown.items():
         assert set(arguments) <= set(inspect.signature(ROUTER_CLS[name]).parameters)
+
+
+def test_what_the_example_file_shows_of_the_server_are_settings_that_exist() -> None:
+    text = (ROOT / "config.example.yaml").read_text(encoding="utf-8").partition("gateway:")[2]
+    lines = [line.removeprefix("  # ") for line in text.splitlines()]
+    shown = yaml.safe_load("\n".join(line for line in lines if re.match(r"[a-z_]+: |[a-z_]+:$| ", line)))
+    assert {"fallback", "spares", "models", "sticky", "ledger", "prices", "admission"} <= set(shown)
+    settings = read_gateway_settings(shown, {}, "config.example.yaml")
+    assert settings.fallback == "strong-to-weak"
+    assert len(settings.models["gpt-4o"].deployments) == 2
 
 
 def test_the_file_of_the_hub_checkpoints_is_valid_and_names_known_arguments(tmp_path: Path) -> None:

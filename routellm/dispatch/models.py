@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,6 +10,9 @@ from routellm.dispatch.settings import DeploymentSettings, DispatchSettings, Tim
 from routellm.errors import ConfigError
 from routellm.upstream.base import ModelSpec, Timeouts, Upstream
 from routellm.upstream.providers import open_upstream
+
+_VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
+"""What a variable is usually called; anything else may be a key that stands in its place, and is shown nowhere."""
 
 
 def open_models(
@@ -75,7 +79,9 @@ def _spec(base: ModelSpec, deployment: DeploymentSettings, environ: Mapping[str,
     if deployment.api_key_env is not None:
         key = environ.get(deployment.api_key_env)
         if not key:
-            raise ConfigError(f"{where}.api_key_env names {deployment.api_key_env}, which is not set in the environment.")
+            usual = _VARIABLE.fullmatch(deployment.api_key_env)
+            shown = deployment.api_key_env if usual else "a variable (not shown here, since it may be a key)"
+            raise ConfigError(f"{where}.api_key_env names {shown}, which is not set in the environment.")
     if deployment.base_url is None and deployment.model is None:
         return replace(base, api_key=key or base.api_key)
     # Another endpoint: neither the model's own base URL nor its key has any business there.

@@ -37,7 +37,7 @@ _CLOCK_SECONDS = 600.0  # a clock that moved by more against the steady one has 
 
 
 class Bookkeeper:
-    """Start it with `start`; `take` and `settle` are for one event loop, `refresh_soon` for any thread.
+    """Start it with `start`; `take` and `settle` are for one event loop, `load` for any other thread.
 
     Args:
         store: the keys' database.
@@ -64,6 +64,7 @@ class Bookkeeper:
         self._refresh_seconds, self._ready = refresh_seconds, ready
         self._queue: queue.SimpleQueue[Asked | Mapping[Window, int] | None] = queue.SimpleQueue()
         self._version: Version | None = None
+        self._loading = threading.Lock()  # lest what one thread read earlier comes after what another read later
         self._settling: dict[Window, int] = {}
         self._settle_at: float | None = None
         self._refresh_at = self._next_try = 0.0
@@ -103,21 +104,17 @@ class Bookkeeper:
         """Add amounts, negative ones too, within a fraction of a second. Returns at once."""
         self._queue.put(additions)
 
-    def refresh_soon(self) -> None:
-        """Look for changed keys right away."""
-        self._refresh_at = 0.0
-        self._queue.put({})
-
     def waiting(self) -> int:
         """What is in line for the thread."""
         return self._queue.qsize()
 
     def load(self) -> None:
         """Read the keys where they have changed. Blocks; raises LedgerError."""
-        version = self._store.version()
-        if version != self._version:
-            self._took_over(self._store.all())
-            self._version = version
+        with self._loading:
+            version = self._store.version()
+            if version != self._version:
+                self._took_over(self._store.all())
+                self._version = version
 
     def close(self, timeout: float) -> None:
         """Make the settlements that wait, for `timeout` seconds at the most, and end the thread."""

@@ -17,6 +17,7 @@ from routellm.errors import ConfigError
 from routellm.keys.policy import KeyPolicy
 from routellm.keys.store import Key, KeyStore
 from routellm.keys.views import as_dict, policy_text, time_text
+from routellm.ledger.database import where
 from routellm.ledger.options import add_database_arguments, given_url
 
 _DESCRIPTION = """\
@@ -98,7 +99,7 @@ def _create(store: KeyStore, arguments: argparse.Namespace) -> None:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{error}.") from None
     expires = None if arguments.expires is None else _moment(arguments.expires)
-    _show_text(*store.create(arguments.target, policy, expires), arguments)
+    _show_text(store, store.create(arguments.target, policy, expires), arguments)
 
 
 def _list(store: KeyStore, arguments: argparse.Namespace) -> None:
@@ -112,7 +113,7 @@ def _list(store: KeyStore, arguments: argparse.Namespace) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     if not keys:
-        console.print("No keys.")
+        console.print(f"No keys in {where(store.engine)}.", markup=False)
         return
     table = Table("id", "name", "state", "created", "expires", "policy", box=None, pad_edge=False, header_style="bold")
     for key in keys:
@@ -125,7 +126,7 @@ def _list(store: KeyStore, arguments: argparse.Namespace) -> None:
 
 
 def _rotate(store: KeyStore, arguments: argparse.Namespace) -> None:
-    _show_text(*store.rotate(arguments.target, _seconds(arguments.overlap or _DEFAULT_OVERLAP)), arguments)
+    _show_text(store, store.rotate(arguments.target, _seconds(arguments.overlap or _DEFAULT_OVERLAP)), arguments)
 
 
 def _revoke(store: KeyStore, arguments: argparse.Namespace) -> None:
@@ -136,14 +137,18 @@ def _revoke(store: KeyStore, arguments: argparse.Namespace) -> None:
         sys.stdout.write(f"Revoked {key.id} ({key.name}).\n")
 
 
-def _show_text(key: Key, text: str, arguments: argparse.Namespace) -> None:
+def _show_text(store: KeyStore, made: tuple[Key, str], arguments: argparse.Namespace) -> None:
+    key, text = made
     if arguments.json:
         _print_json({**as_dict(key, time.time()), "key": text})
         return
     sys.stdout.write(f"{text}\n")  # alone on standard output, so that a script can take it
     until = time_text(key.previous_until)
     old = f" The old one stays good until {until}." if arguments.action == "rotate" else ""
-    sys.stderr.write(f"The key {key.id} ({key.name}): {policy_text(key)}. This is the only time its text is shown.{old}\n")
+    sys.stderr.write(
+        f"The key {key.id} ({key.name}), kept in {where(store.engine)}: {policy_text(key)}. "
+        f"This is the only time its text is shown.{old}\n"
+    )
 
 
 def _print_json(content: Any) -> None:

@@ -171,7 +171,7 @@ class Guard:
         given = estimate_tokens(body)
         output = (max_output_of(fields) or self._settings.default_output_tokens) if answers else 0
         usage = Usage(input_tokens=given, output_tokens=output)
-        return Estimate(given + output, prices.nanodollars(model, usage), prices.nanodollars(weak, usage))
+        return Estimate(given + output, prices.nanodollars(model, usage), prices.nanodollars(weak, usage), model, weak)
 
     async def take(self, client: Client, estimate: Estimate) -> Lease:
         """Count a request against its key's limits, right across all workers and machines that share the database.
@@ -201,9 +201,13 @@ class Guard:
             raise KeysUnavailableError("The key's limits can't be checked now: their database does not answer.", retry_after=1)
         return Lease(Grant(windows=windows), self._bookkeeper.settle)
 
-    def refresh_soon(self) -> None:
-        """Take up changed keys right away. Returns at once, from any thread."""
-        self._bookkeeper.refresh_soon()
+    def refresh(self) -> None:
+        """Take up changed keys now. Blocks; for any thread but the event loop's.
+
+        Raises:
+            LedgerError: they can't be read.
+        """
+        self._bookkeeper.load()
 
     def states(self) -> GuardStates:
         """See `GuardStates`. Cheap."""
@@ -232,9 +236,13 @@ class Guard:
 
 
 def _check_priced(estimate: Estimate, *, weak_too: bool) -> None:
-    if estimate.nanodollars is None or (weak_too and estimate.weak_nanodollars is None):
+    asked = [(estimate.model, estimate.nanodollars)]
+    if weak_too and estimate.weak != estimate.model:
+        asked.append((estimate.weak, estimate.weak_nanodollars))
+    unpriced = [repr(model) for model, price in asked if price is None]
+    if unpriced:
         raise KeyNotAllowedError(
-            "This key has a budget, and the price of a model that would answer is not known. Ask whoever runs this server to "
-            "set it, under gateway: prices.",
+            f"This key has a budget, and the price of {' and '.join(unpriced)} is not known. Ask whoever runs this server to "
+            f"set it, under gateway: prices.",
             code="unpriced_model",
         )

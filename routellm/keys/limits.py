@@ -66,12 +66,14 @@ class Limits:
 class Estimate:
     """What a request may come to: tokens of input and output, nano-dollars with the chosen and with the weak model.
 
-    None where the model's price is not known.
+    None where the model's price is not known. `model` and `weak` are their names.
     """
 
     tokens: int = 0
     nanodollars: int | None = 0
     weak_nanodollars: int | None = 0
+    model: str = ""
+    weak: str = ""
 
     def amount(self, kind: Kind, *, weak: bool) -> int:
         """What it takes of a limit."""

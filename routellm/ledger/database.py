@@ -126,8 +126,8 @@ def _check_file(path: Path, url: str, *, create: bool) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what it holds concerns nobody else on the machine
     except OSError as error:
         raise ConfigError(
-            f"The ledger can't be kept at {str(path)!r}: {error.strerror or error}. Give another place as url: under "
-            f"gateway: ledger: in the configuration, or as ROUTELLM_LEDGER_URL."
+            f"The ledger can't be kept at {str(path)!r}: {error.strerror or error}. Give another place with --ledger, as "
+            f"url: under gateway: ledger: in the configuration, or as ROUTELLM_LEDGER_URL."
         ) from error
 
 

@@ -46,7 +46,9 @@ def build_parser(prog: str = "python -m routellm.ledger.logs") -> CommandParser:
     """The command's parser."""
     parser = command_parser(prog, _DESCRIPTION, _EXAMPLES, _run, "export")
     parser.add_argument("action", choices=["export"], help="what to do with the requests")
-    parser.add_argument("--output", required=True, metavar="FILE", help="its name ends in .jsonl, .csv or .parquet")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="its name ends in .jsonl, .csv or .parquet (extra: eval)"
+    )
     parser.add_argument("--with-prompts", action="store_true", help="requests with a kept prompt only, with its text")
     add_ledger_arguments(parser)
     return parser
@@ -60,6 +62,11 @@ def _run(arguments: argparse.Namespace) -> None:
     engine.dispose()
     if arguments.with_prompts:
         kept = [row for row in found if row["prompt"] is not None]
+        if found and not kept:
+            raise DataError(
+                f"None of the {len(found):,} requests has a kept prompt, so nothing is written. A server keeps prompts where "
+                f"its configuration has `prompts: true` under gateway: ledger:."
+            )
         if len(kept) < len(found):
             sys.stderr.write(f"routellm: note: left out {len(found) - len(kept):,} requests without a kept prompt\n")
         found = kept

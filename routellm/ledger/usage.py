@@ -105,9 +105,13 @@ def notes(whole: Sums) -> list[str]:
         )
         found.append(f"Rule: {RULE}. Mean tokens of the answers seen: {', '.join(means)}.")
     if whole.unpriced:
-        found.append(f"{whole.unpriced:,} requests have no known price and are in no sum of dollars; see gateway: prices.")
+        found.append(
+            f"Requests without a known price, which are in no sum of dollars: {whole.unpriced:,}; see gateway: prices."
+        )
     if whole.estimated:
-        found.append(f"{whole.estimated:,} requests' tokens are estimated from their text, since the model did not tell them.")
+        found.append(
+            f"Requests whose tokens are estimated from their text, since the model did not tell them: {whole.estimated:,}."
+        )
     return found
 
 

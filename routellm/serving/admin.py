@@ -16,6 +16,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import wraps
 from hashlib import sha256
@@ -27,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from routellm.errors import ConfigError, InvalidKeyError
+from routellm.errors import ConfigError, InvalidKeyError, LedgerError
 from routellm.keys.guard import Guard
 from routellm.keys.policy import KeyPolicy
 from routellm.keys.secret import PREFIX
@@ -121,7 +122,7 @@ class Admin:
         asked = decode_json(_decode_create, await _body(request), "The request's body does not describe a key", None)
         expires = None if asked.expires is None else int(_in_utc(asked.expires).timestamp())
         key, text = await asyncio.to_thread(self._store.create, asked.name, asked.policy, expires)
-        return self._changed(key, "created", text)
+        return await self._changed(key, "created", text)
 
     @_for_the_admin
     async def list(self, request: Request) -> Response:
@@ -139,15 +140,17 @@ class Admin:
         """POST /admin/keys/ID/rotate; without a body the old secret stays good for a day."""
         asked = decode_json(_decode_rotate, await _body(request) or b"{}", "The request's body can't be read", None)
         key, text = await asyncio.to_thread(self._store.rotate, request.path_params["id"], asked.overlap_seconds)
-        return self._changed(key, "rotated", text)
+        return await self._changed(key, "rotated", text)
 
     @_for_the_admin
     async def revoke(self, request: Request) -> Response:
         """POST /admin/keys/ID/revoke."""
-        return self._changed(await asyncio.to_thread(self._store.revoke, request.path_params["id"]), "revoked")
+        return await self._changed(await asyncio.to_thread(self._store.revoke, request.path_params["id"]), "revoked")
 
-    def _changed(self, key: Key, how: str, text: str | None = None) -> Response:
-        self._guard.refresh_soon()
+    async def _changed(self, key: Key, how: str, text: str | None = None) -> Response:
+        """The reply, once this process knows the key as it is now."""
+        with suppress(LedgerError):  # the change is made all the same, and taken up as soon as the database answers again
+            await asyncio.to_thread(self._guard.refresh)
         logger.info("the key %s was %s by the admin API", key.id, how)
         shown = {} if text is None else {"key": text}
         return _json({**as_dict(key, time.time()), **shown}, 201 if how == "created" else 200)

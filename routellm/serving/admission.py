@@ -22,19 +22,23 @@ class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         concurrent: requests under way at once, from their headers to the last byte of the answer.
         queued: requests in line for that; 0 refuses whatever can't begin at once.
         wait_seconds: for how long a request waits in line.
+        receive_seconds: a request that has not come in whole after so long is refused, and its connection closed, as is one
+            over which none comes. Read when the server starts.
     """
 
     concurrent: int = 1_000
     queued: int = 1_000
     wait_seconds: float = 10.0
+    receive_seconds: float = 120.0
 
     def __post_init__(self) -> None:
         if self.concurrent < 1:
             raise ValueError(f"concurrent is {self.concurrent}; it must be at least 1")
         if self.queued < 0:
             raise ValueError(f"queued is {self.queued}; it must be at least 0")
-        if not 0.0 < self.wait_seconds <= 600.0:
-            raise ValueError(f"wait_seconds is {self.wait_seconds}; it must lie above 0 and up to 600")
+        for name, largest in (("wait_seconds", 600.0), ("receive_seconds", 3600.0)):
+            if not 0.0 < (seconds := getattr(self, name)) <= largest:
+                raise ValueError(f"{name} is {seconds}; it must lie above 0 and up to {largest:g}")
 
 
 class Admission:

@@ -6,7 +6,7 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING
 
 from routellm.serving.usage import UsageReader
-from routellm.types import Decision, Outcome, RequestRecord
+from routellm.types import Decision, Outcome, RequestRecord, Usage
 
 if TYPE_CHECKING:
     from routellm.keys.lease import Lease
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; it is never sent."""
 
+_NO_TOKENS = Usage(input_tokens=0, output_tokens=0)
+
 
 class Call:
     """One request. Everything is filled in as it becomes known.
@@ -22,6 +24,7 @@ class Call:
     Attributes:
         body: the client's, from which usage is estimated where the upstream tells none.
         client: the id of the client's key.
+        query: what stands after the `?` of the request's path.
         lease: what the key was granted for the request, to be settled once it is over.
         waited: seconds spent waiting for upstreams.
         attempts: calls made to them.
@@ -29,8 +32,8 @@ class Call:
     """
 
     __slots__ = (
-        "_at", "_reader", "_started", "asked", "attempts", "body", "client", "decision", "error", "first_byte", "format",
-        "lease", "outcome", "prompt", "request_id", "status", "streamed", "told", "waited",
+        "_at", "_reader", "_started", "_usage", "asked", "attempts", "body", "client", "decision", "error", "first_byte",
+        "format", "lease", "outcome", "prompt", "query", "request_id", "status", "streamed", "told", "waited",
     )  # fmt: skip
 
     def __init__(self, format: Format, request_id: str) -> None:
@@ -38,6 +41,7 @@ class Call:
         self._started = perf_counter()
         self.format = format
         self._reader: UsageReader | None = None
+        self._usage: Usage | None = None
         self.request_id = request_id
         self.asked = ""
         self.attempts = 0
@@ -49,18 +53,23 @@ class Call:
         self.lease: Lease | None = None
         self.outcome: Outcome = "client-gone"
         self.prompt: str | None = None
+        self.query = b""
         self.status = CLIENT_CLOSED_REQUEST
         self.streamed = False
         self.told = False
         self.waited = 0.0
 
-    def begin(self, reply: UpstreamReply, format: Format, *, counts: bool) -> None:
-        """A reply begins. Its bytes are of the API `format`; with `counts`, what they say of tokens is read."""
+    def begin(self, reply: UpstreamReply, format: Format, *, counts: bool, free: bool = False) -> None:
+        """A reply begins. Its bytes are of the API `format`; with `counts` its tokens are read. A `free` one takes none."""
         headers = reply.headers
         kind = headers.get("content-type", "")
         self.status = reply.status
         self.streamed = kind.startswith("text/event-stream")
-        if counts and reply.status < 300:
+        if reply.status >= 300:
+            return
+        if free:
+            self._usage = _NO_TOKENS
+        elif counts:
             self._reader = UsageReader(format, kind, headers.get("content-encoding", ""))
 
     def take(self, chunk: bytes, waited: float) -> None:
@@ -95,6 +104,6 @@ class Call:
             own_ms=(total - self.waited) * 1e3,
             upstream_ms=self.waited * 1e3,
             first_byte_ms=None if self.first_byte is None else (self.first_byte - self._started) * 1e3,
-            usage=None if self._reader is None else self._reader.usage(self.body),
+            usage=self._usage if self._reader is None else self._reader.usage(self.body),
             prompt=self.prompt,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -22,6 +22,9 @@ from routellm.serving.errors import MethodNotAllowedError, UnknownPathError, ren
 from routellm.serving.openapi import document
 from routellm.serving.request import ClientGoneError, read_body
 from routellm.serving.services import Services
+
+if TYPE_CHECKING:
+    from routellm.keys.client import Client
 
 
 class Endpoints:
@@ -62,16 +65,19 @@ class Endpoints:
         return Response(body, headers={"content-type": kind})
 
     async def models(self, request: Request) -> Response:
-        """GET /v1/models: every name that a request's `model` may be, routers with their default threshold."""
-        self._services.admit(request.scope)
-        return _json({"object": "list", "data": [self._model(name) for name in self._decider.served_models]})
+        """GET /v1/models: every name that a request's `model` may be, routers with their default threshold; with a key, those
+        that it allows."""
+        allowed = self._allowed(self._services.admit(request.scope))
+        return _json({"object": "list", "data": [self._model(name) for name in allowed]})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME; a router's name may carry a threshold here too."""
-        self._services.admit(request.scope)
+        allowed = self._allowed(self._services.admit(request.scope))
         name = request.path_params["name"]
-        if name not in self._decider.served_models and parse_model_name(name, self._decider.routers) is None:
-            raise ModelNotFoundError(name, self._decider.served_models)
+        if name not in allowed:
+            target = None if name in self._decider.served_models else parse_model_name(name, self._decider.routers)
+            if target is None or f"router-{target.router}" not in allowed:
+                raise ModelNotFoundError(name, allowed)
         return _json(self._model(name))
 
     async def route(self, request: Request) -> Response:
@@ -103,6 +109,15 @@ class Endpoints:
     @property
     def _decider(self) -> Decider:
         return self._services.live.gateway.decider
+
+    def _allowed(self, holder: Client | None) -> list[str]:
+        """Of the served models' names, those that the key of `holder` allows."""
+        decider = self._decider
+        if holder is None:
+            return decider.served_models
+        routers = (f"router-{name}" for name in decider.routers if holder.policy.allows_router(name))
+        models = (name for name in (decider.pair.strong, decider.pair.weak) if holder.policy.allows_model(name))
+        return list(dict.fromkeys([*routers, *models]))
 
     def _model(self, name: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"id": name, "object": "model", "created": self._created, "owned_by": "routellm"}

@@ -9,7 +9,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from routellm.errors import UpstreamError
+from routellm.errors import UpstreamError, UpstreamReplyError
 from routellm.serving.call import Call
 from routellm.serving.errors import RawHeaders, error_body
 from routellm.serving.headers import headers_for_client
@@ -127,9 +127,11 @@ async def relay_translated(
     """Send what `translator` makes of `reply`; a stream's events each as soon as it is complete.
 
     Raises:
-        UpstreamError: the upstream broke off, or sent what its API does not promise. A stream then ended with what
-            `error_event` makes of OpenAI's error object. Of a whole reply nothing was sent yet.
+        UpstreamError: the upstream broke off; as UpstreamReplyError, it redirects, or sent what its API does not promise. A
+            stream then ended with what `error_event` makes of OpenAI's error object. Of a whole reply nothing was sent yet.
     """
+    if 300 <= reply.status < 400:
+        raise UpstreamReplyError(f"The model's endpoint answered with the status {reply.status}, which is no answer.")
     if not (call.streamed and reply.status < 300):
         body = await _whole(reply, call)
         body = translator.reply(body) if reply.status < 300 else translator.error(reply.status, body)
@@ -162,7 +164,7 @@ async def _whole(reply: UpstreamReply, call: Call) -> bytes:
         pieces.append(chunk)
         size += len(chunk)
         if size > _LARGEST_TRANSLATED:
-            raise UpstreamError(f"The model's reply is over {_LARGEST_TRANSLATED >> 20} MB, too large to be translated.")
+            raise UpstreamReplyError(f"The model's reply is over {_LARGEST_TRANSLATED >> 20} MB, too large to be translated.")
         mark = perf_counter()
     return b"".join(pieces)
 

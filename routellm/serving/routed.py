@@ -11,9 +11,10 @@ from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from routellm.dispatch.run import Dispatched
-from routellm.errors import OverloadedError, RequestError, UpstreamError
+from routellm.errors import MissingKeyError, OverloadedError, RequestError, UpstreamError
 from routellm.serving.apis.base import Api, Translator
 from routellm.serving.apis.fields import UNSUPPORTED
 from routellm.serving.call import Call
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("routellm.serving")
 
+_AS_SENT = "!$%&'()*+,/:;=?@[]^`{|}"
+"""Of a query string, what goes up as it came beside letters, digits and `_.-~`."""
+
 
 class RoutedEndpoint:
     """One API's endpoint. `scope["request_id"]` must be set; see `app.py`."""
@@ -44,6 +48,7 @@ class RoutedEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id: str = scope["request_id"]
         call = Call(self._api.format, request_id)
+        call.query = scope["query_string"]
         client = Client(send, ClientWatch(receive), [(b"x-request-id", request_id.encode("ascii"))])
         try:
             holder = self._services.admit(scope)
@@ -86,12 +91,11 @@ class RoutedEndpoint:
         assert decision is not None
         async with dispatched:
             reply, (translator, format) = dispatched.reply, dispatched.extra
-            call.attempts = dispatched.attempts
             if dispatched.fell_back:
                 decision = call.decision = gateway.fallen_back(decision, dispatched.model)
             client.headers.extend(decision_headers(decision))
             call.told = True
-            call.begin(reply, format, counts=self._services.observed)
+            call.begin(reply, format, counts=self._services.observed, free=not api.takes_tokens)
             if translator is None:
                 await relay(reply, client, call, api.error_event)
             else:
@@ -103,7 +107,7 @@ class RoutedEndpoint:
     ) -> Dispatched[tuple[Translator | None, Format]]:
         assert call.decision is not None
         mark = perf_counter()
-        send = partial(self._send, request, sent)
+        send = partial(self._send, call, request, sent)
         try:
             return await gateway.dispatch(call.decision, request, send)
         except RequestError as error:
@@ -116,21 +120,28 @@ class RoutedEndpoint:
             call.waited += perf_counter() - mark
 
     async def _send(
-        self, request: ApiRequest, headers: dict[str, str], upstream: Upstream
+        self, call: Call, request: ApiRequest, headers: dict[str, str], upstream: Upstream
     ) -> tuple[UpstreamReply, tuple[Translator | None, Format]]:
         api = self._api
+        translation: tuple[Translator | None, Format] = (None, api.format)
         if api.format in upstream.formats:
-            reply = await upstream.send(api.upstream_path, request.body_for(upstream.model), headers)
-            return reply, (None, api.format)
-        translator = api.translator(request, upstream.formats)
-        body = translator.body_for(upstream.model)
-        headers = {**api.headers_for(headers), "accept-encoding": "identity"}  # since the reply is to be read here
-        return await upstream.send(translator.path, body, headers), (translator, "chat")
+            path, body = api.upstream_path, request.body_for(upstream.model)
+            if call.query:
+                path = f"{path}?{quote(call.query, safe=_AS_SENT)}"
+        else:
+            translator = api.translator(request, upstream.formats)
+            path, body = translator.path, translator.body_for(upstream.model)
+            headers = {**api.headers_for(headers), "accept-encoding": "identity"}  # since the reply is to be read here
+            translation = translator, "chat"
+        call.attempts += 1  # already now, since the client may leave before the call is over
+        try:
+            return await upstream.send(path, body, headers), translation
+        except MissingKeyError:
+            call.attempts -= 1  # nothing was sent
+            raise
 
     async def _fail(self, error: Exception, call: Call, client: Client) -> None:
         call.error = getattr(error, "code", None)
-        if isinstance(error, UpstreamError) and not call.attempts:
-            call.attempts = error.attempts
         if not client.watch.begun:
             rendered = self._api.error_reply(render_error(error, call.request_id), call.request_id)
             call.status = rendered.status

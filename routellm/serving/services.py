@@ -21,7 +21,7 @@ from routellm.serving.live import Live
 from routellm.serving.settings import Settings
 from routellm.telemetry.health import Readiness, readiness
 from routellm.telemetry.logs import RequestLine
-from routellm.telemetry.metrics import Gauges, Metrics, shared_directory
+from routellm.telemetry.metrics import Gauges, KeyCounts, Metrics, shared_directory
 from routellm.types import RequestRecord
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Services:
         for observe in self._observers:
             try:
                 observe(record, headers)
-            except Exception:
+            except Exception:  # of a library's or a plug-in's: the answer is out, and those who come next are still to be told
                 logger.exception("%s could not be recorded", record.request_id)
 
     def renew(self, gateway: Gateway) -> None:
@@ -185,13 +185,15 @@ class Services:
         under_way, in_line = self.admission.depths()
         status = None if self.ledger is None else self.ledger.status()
         gateway = self.live.gateway
-        limits = {} if self.guard is None else {"limits": self.guard.states().waiting}
+        keys = None if self.guard is None else self.guard.states()
+        limits = {} if keys is None else {"limits": keys.waiting}
         return Gauges(
             in_flight=under_way,
             queues={"admission": in_line, "score": gateway.pool.depths()[1], **limits},
             breakers={(state.model, state.endpoint): state.breaker for state in gateway.dispatcher.states()},
             ledger_buffered=None if status is None else status.buffered,
             ledger_dropped=0 if status is None else status.dropped,
+            keys=None if keys is None else KeyCounts(*(getattr(keys, name) for name in KeyCounts._fields)),
         )
 
     def readiness(self) -> Readiness:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,11 @@ def read_gateway_settings(section: Mapping[str, Any], flags: Mapping[str, Any], 
     Raises:
         ConfigError: a name is not known, or a value not allowed; the message says which and where.
     """
+    for name in ("ledger", "keys"):
+        if section.get(name, {}) is None:  # what was meant to be switched on would stay off, without a word
+            raise ConfigError(
+                f"{where}: {name}: has nothing below it - at `{GATEWAY}`; write {name}: {{}} for the defaults, or nothing."
+            )
     merged = dict(section)
     for name, value in flags.items():
         given = merged.get(name)
@@ -72,10 +78,29 @@ def read_gateway_settings(section: Mapping[str, Any], flags: Mapping[str, Any], 
     try:
         return msgspec.convert(merged, GatewaySettings)
     except msgspec.ValidationError as error:
-        text = str(error).replace("`$", f"`{GATEWAY}")
-        if f"at `{GATEWAY}" not in text:
-            text += f" - at `{GATEWAY}`; allowed there: {', '.join(GatewaySettings.__struct_fields__)}"
+        text, path = str(error), re.search(r"`\$([^`]*)`$", str(error))
+        steps = path[1] if path is not None else ""
+        text = text.replace("`$", f"`{GATEWAY}") if path is not None else f"{text} - at `{GATEWAY}`"
+        if "unknown field" in text:
+            text += f"; allowed there: {', '.join(_allowed(steps))}"
         raise ConfigError(f"{where}: {text}.") from None
+
+
+def _allowed(path: str) -> list[str]:
+    """The settings that there are at a path below the section, such as `.models[...].deployments[...]`."""
+    from msgspec import inspect  # takes milliseconds, which a start without an error need not pay
+
+    found: Any = inspect.type_info(GatewaySettings)
+    for name, _ in re.findall(r"\.(\w+)|(\[)", path):
+        if isinstance(found, inspect.UnionType):
+            found = next(one for one in found.types if not isinstance(one, inspect.NoneType))
+        if isinstance(found, inspect.StructType):
+            found = next(field.type for field in found.fields if field.encode_name == name)
+        else:
+            found = found.value_type if isinstance(found, inspect.DictType) else found.item_type
+    if isinstance(found, inspect.UnionType):
+        found = next(one for one in found.types if isinstance(one, inspect.StructType))
+    return [field.encode_name for field in found.fields]
 
 
 @dataclass(frozen=True, slots=True)

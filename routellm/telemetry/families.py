@@ -62,6 +62,20 @@ RETRIES = Family("routellm_upstream_retries_total", "counter", "Calls to models 
 DROPPED = Family(
     "routellm_ledger_dropped_records_total", "counter", "Records that the ledger gave up on, and that it now lacks."
 )
+KEYS_REFUSED = Family(
+    "routellm_keys_refused_total",
+    "counter",
+    "Requests that were refused by their key: unauthorized (no valid one), over_limit or over_budget.",
+    ("why",),
+)
+KEYS_UNCHECKED = Family(
+    "routellm_keys_unchecked_total",
+    "counter",
+    "Requests whose key's limits could not be checked, since the database was away.",
+)
+KEYS_LOST = Family(
+    "routellm_keys_lost_settlements_total", "counter", "Sums spent of which nobody knows whether they were booked."
+)
 
 WIN_RATE = Family(
     "routellm_win_rate", "histogram", "Win rates that routers gave the strong model, from 0 to 1.", ("router",), WIN_RATES
@@ -93,6 +107,7 @@ WORKERS = Family("routellm_workers", "gauge", "Worker processes that are alive."
 
 _ALL = (
     *(REQUESTS, ERRORS, TOKENS, COST, STRONG_COST, DECISIONS, CALLS, RETRIES, DROPPED),
+    *(KEYS_REFUSED, KEYS_UNCHECKED, KEYS_LOST),
     *(WIN_RATE, DECISION, OWN, UPSTREAM, WHOLE, FIRST_BYTE),
     *(IN_FLIGHT, QUEUE, BREAKERS, BUFFERED, WORKERS),
 )

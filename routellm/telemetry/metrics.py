@@ -38,6 +38,16 @@ _MOST_PLANS = 4096
 _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@|\?.*", re.DOTALL)
 
 
+class KeyCounts(NamedTuple):
+    """See `GuardStates` of the keys, whose names these are."""
+
+    unauthorized: int
+    over_limit: int
+    over_budget: int
+    unchecked: int
+    lost: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
     """The present state of one worker process.
@@ -48,6 +58,8 @@ class Gauges:
         breakers: model and endpoint -> the state of the circuit breaker ("closed", "open", "half-open").
         ledger_buffered: records that the ledger has yet to write; None without a ledger.
         ledger_dropped: records that it has given up on since this process began.
+        keys: how many requests were refused by their key, and why, how many could not be checked, and how many settlements
+            were lost, since this process began; None without keys.
     """
 
     in_flight: int = 0
@@ -55,6 +67,7 @@ class Gauges:
     breakers: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     ledger_buffered: int | None = None
     ledger_dropped: int = 0
+    keys: KeyCounts | None = None
 
 
 @contextmanager
@@ -117,7 +130,7 @@ class Metrics:
         self._costs: dict[str | None, int] = {}
         self._strong_cost: int | None = None
         self._errors: set[str] = set()
-        self._dropped = 0
+        self._counted: dict[int, int] = {}
         self.serve(roles, routers)
         self.publish(Gauges())
 
@@ -173,8 +186,12 @@ class Metrics:
             now[place] = now.get(place, 0) + 1
         if gauges.ledger_buffered is not None:
             now[self._place(families.BUFFERED)] = gauges.ledger_buffered
-            self._cells.values[self._place(families.DROPPED)] += max(0, gauges.ledger_dropped - self._dropped)
-            self._dropped = gauges.ledger_dropped
+            self._count_up(self._place(families.DROPPED), gauges.ledger_dropped)
+        if gauges.keys is not None:
+            for why in ("unauthorized", "over_limit", "over_budget"):
+                self._count_up(self._place(families.KEYS_REFUSED, why), getattr(gauges.keys, why))
+            self._count_up(self._place(families.KEYS_UNCHECKED), gauges.keys.unchecked)
+            self._count_up(self._place(families.KEYS_LOST), gauges.keys.lost)
         for name in families.GAUGES:
             for place in self._cells.rows(name):
                 self._cells.values[place] = now.get(place, 0)
@@ -197,6 +214,11 @@ class Metrics:
     def close(self) -> None:
         """Let go of the shared files; what was counted stays in the sums. Nothing may be counted any more."""
         self._cells.close()
+
+    def _count_up(self, place: int, now: int) -> None:
+        """Add what a count that somebody else keeps has grown by."""
+        self._cells.values[place] += max(0, now - self._counted.get(place, 0))
+        self._counted[place] = now
 
     def _plan(self, record: RequestRecord) -> _Plan:
         model = self._model(record.model)

@@ -122,6 +122,8 @@ class Upstream(ABC):
     async def send(self, path: str, body: bytes, headers: Mapping[str, str]) -> UpstreamReply:
         """POST `body`, in which `model` is already this upstream's, to `path` ("/chat/completions") below the base URL.
 
+        `path` may end in the client's query string ("/messages?beta=true").
+
         `headers` are the caller's end-to-end headers; credentials are added here. An error status is a reply, not an
         exception.
 

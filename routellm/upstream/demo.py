@@ -77,7 +77,7 @@ class DemoUpstream(LocalUpstream):
             raise UpstreamError(f"The model {self._name!r} could not be reached: its name asks for this failure.")
         if options.fail == "timeout":
             raise UpstreamTimeoutError(f"The model {self._name!r} did not answer in time: its name asks for this failure.")
-        if path != "/chat/completions":
+        if path.partition("?")[0] != "/chat/completions":
             return error_reply(404, f"{mark(self.model)} There is only /chat/completions, not {path}.")
         if options.status is not None:
             wait = {} if options.retry_after is None else {"retry-after": f"{options.retry_after:g}"}

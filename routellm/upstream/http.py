@@ -14,6 +14,7 @@ from routellm.upstream.base import ModelSpec, Timeouts, UpstreamReply
 from routellm.upstream.endpoint import resolve_endpoint
 from routellm.upstream.held import ClientHoldingUpstream
 from routellm.upstream.loops import PerLoop
+from routellm.upstream.masked import without_key
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -36,6 +37,7 @@ _NOT_SENT = _HOP_BY_HOP | {
     *("authorization", "api-key", "x-api-key", "cookie", "cookie2"),
 }
 _NOT_RETURNED = _HOP_BY_HOP | {"set-cookie", "set-cookie2"}
+_NO_BODY = (204, 304)
 
 _KEEP_ALIVE_SECONDS = 30.0
 ANTHROPIC_VERSION = "2023-06-01"
@@ -66,7 +68,10 @@ class HttpUpstream(ClientHoldingUpstream):
 
     async def send(self, path: str, body: bytes, headers: Mapping[str, str]) -> UpstreamReply:
         self.check()
+        path, mark, query = path.partition("?")
         target, own_headers = self._targets.get(path) or self._read_target(path)
+        if mark:
+            target = f"{target}?{query}"
         sent = {name: value for name, value in headers.items() if name.lower() not in _NOT_SENT}
         if "content-type" not in sent and "Content-Type" not in sent:
             sent["content-type"] = "application/json"
@@ -77,11 +82,14 @@ class HttpUpstream(ClientHoldingUpstream):
         deadline = started + self._timeouts.until_first_byte
         try:
             answer = await self._pools.get().post(target, sent, body, deadline)
+            if not 200 <= answer.status <= 599:
+                answer.close()
+                raise UpstreamError(f"The model {self._name!r} answered with {answer.status}, which is no status of HTTP.")
             reply = HttpReply(self._name, self._timeouts, started, answer)
             if reply.headers.get("content-type", "").startswith("text/event-stream"):
                 async with asyncio.timeout_at(deadline):
                     await reply.read_first()
-            return reply
+            return reply if reply.status < 400 else without_key(reply, self._endpoint.key)
         except TimeoutError as error:
             raise self._timeout(error) from error
         except OSError as error:
@@ -97,10 +105,10 @@ class HttpUpstream(ClientHoldingUpstream):
             await pool.close()
 
     def _read_target(self, path: str) -> tuple[str, dict[str, str]]:
-        """The request's path and query on the host, and the headers that are the same for every request to it."""
+        """The request's path on the host, and the headers that are the same for every request to it."""
         url = URL(self._endpoint.base_url + path)
         found = self._targets[path] = (
-            url.raw_path_qs,
+            url.raw_path,
             {"host": url.host_port_subcomponent or "", **self._endpoint.headers_for(path)},
         )
         return found
@@ -159,6 +167,8 @@ class HttpReply(UpstreamReply):
         self._timer: asyncio.TimerHandle | None = None
         self.status = answer.status
         self.headers = _end_to_end(answer.headers)
+        if answer.status in _NO_BODY:
+            self.headers.pop("content-length", None)  # of a body that does not come
 
     async def read_first(self) -> None:
         """Wait for the body's first piece, which `chunks` then begins with; how long is the caller's business.

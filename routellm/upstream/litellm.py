@@ -90,7 +90,7 @@ class LiteLLMUpstream(LocalUpstream):
         return BlockingReply(200, _JSON, iter((_dump(result),)))
 
     def _arguments(self, path: str, body: bytes) -> dict[str, Any]:
-        if path != "/chat/completions":
+        if path.partition("?")[0] != "/chat/completions":
             raise RequestError(f"Models of this provider are served at /chat/completions only, not {path}.", code="not_found")
         request = decode_json(_decode_request, body, "The request's body must be a JSON object", None)
         known = _known_fields()

@@ -20,6 +20,7 @@ MAX_HEAD_BYTES = 64 * 1024
 _HIGH_WATER = 256 * 1024  # bytes of a body that wait for their reader; then no more is read from the connection
 _WRITE_BYTES = 256 * 1024  # of a larger request so much is written at a time: TLS encrypts on the event loop
 _NO_BODY = (204, 304)
+_LENGTHS = (b"content-length", b"transfer-encoding")
 
 
 class WireError(ConnectionError):
@@ -145,6 +146,7 @@ class Connection(asyncio.Protocol):
                 await self._write(head, body, answer)
             await answer.head
         except BaseException:
+            answer.head.cancel()  # nobody waits for it any more
             self.abort()
             raise
         finally:
@@ -241,8 +243,7 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         self._interim = 100 <= status < 200  # goes before the reply proper
         if not self._interim and not answer.head.done():
-            names = {name.lower() for name, _ in answer.headers}
-            self._until_eof = status not in _NO_BODY and names.isdisjoint((b"content-length", b"transfer-encoding"))
+            self._until_eof = status not in _NO_BODY and not any(name.lower() in _LENGTHS for name, _ in answer.headers)
             answer.status = status
             answer.head.set_result(None)
             self._writable.set()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from routellm.telemetry.metrics import Gauges, Metrics
+from routellm.telemetry.metrics import Gauges, KeyCounts, Metrics
 from tests.deploy.test_dashboard import queries
 from tests.deploy.tools import DEPLOY, program, run
 from tests.live import PATIENCE
@@ -28,6 +28,7 @@ GAUGES = Gauges(
     queues={"score": 1},
     breakers={("openai/big", "https://one.example/v1"): "closed", ("openai/small", "https://two.example/v1"): "open"},
     ledger_buffered=1,
+    keys=KeyCounts(unauthorized=1, over_limit=1, over_budget=1, unchecked=1, lost=1),
 )
 
 

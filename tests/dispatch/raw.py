@@ -38,10 +38,14 @@ class Exchange:
 
 
 class RawServer:
-    """An asynchronous context manager in the test's own event loop. Requests get `acts` in order; the last one repeats."""
+    """An asynchronous context manager in the test's own event loop. Requests get `acts` in order; the last one repeats.
 
-    def __init__(self, *acts: Act) -> None:
+    Without `reads_bodies` an act begins as soon as a request's headers are in, and a connection takes one request.
+    """
+
+    def __init__(self, *acts: Act, reads_bodies: bool = True) -> None:
         self.acts = list(acts)
+        self._reads_bodies = reads_bodies
         self.requests = 0
         self.connections = 0
         """Opened so far."""
@@ -78,18 +82,21 @@ class RawServer:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-                await reader.readexactly(int(length.split(b":")[1]))
+                if self._reads_bodies:
+                    await reader.readexactly(int(length.split(b":")[1]))
                 act = self.acts[min(self.requests, len(self.acts) - 1)]
                 self.requests += 1
                 answering = asyncio.ensure_future(act(Exchange(writer)))
                 gone = asyncio.ensure_future(_until_gone(reader, writer))
-                await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
-                gone.cancel()
-                answering.cancel()
+                try:
+                    await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    gone.cancel()
+                    answering.cancel()
                 await asyncio.gather(answering, gone, return_exceptions=True)
-                if writer.is_closing() or reader.at_eof():
+                if writer.is_closing() or reader.at_eof() or not self._reads_bodies:
                     return
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             self._tasks.discard(task)

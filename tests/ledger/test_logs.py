@@ -64,6 +64,10 @@ def test_calibrate_reads_the_scores(filled: str, capsys: pytest.CaptureFixture[s
     (by_ledger,) = json.loads(capsys.readouterr().out)
     assert {**by_ledger, "source": ""} == {**by_file, "source": ""}
     assert "not-asked-for" not in by_ledger["source"]
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"gateway": {"ledger": {"url": filled}}}))
+    assert calibrate_threshold.main([*argv, "--from-ledger", "--config", str(config)]) == 0
+    assert json.loads(capsys.readouterr().out) == [by_ledger]
 
 
 def test_calibrate_without_any_score_of_the_router(filled: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +95,15 @@ def test_with_labels_it_is_a_file_of_long_scores(filled: str, capsys: pytest.Cap
     path.write_text("".join(json.dumps(row) + "\n" for row in both))
     comparisons = read_preferences([str(path)], Reading(strong=STRONG, weak=WEAK)).rows
     assert [(one.prompt, one.outcome) for one in comparisons] == [(f"Prompt {n}", "first") for n in (7, 8, 9)]
+
+
+def test_without_any_kept_prompt_it_says_how_to_keep_them(
+    filled: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    argv = ["export", "--ledger", filled, "--since", "all", "--router", "bert", "--with-prompts"]
+    assert logs.main([*argv, "--output", str(tmp_path / "none.jsonl")]) == 1
+    assert "None of the 1 requests has a kept prompt" in (told := capsys.readouterr().err)
+    assert "prompts: true" in told
 
 
 def test_nothing_to_write_is_an_error_and_leaves_no_file(

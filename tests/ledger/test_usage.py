@@ -128,8 +128,8 @@ def test_the_table_says_what_is_an_estimate_and_by_which_rule(filled: str, capsy
     assert "so routing saved $0.0146 (66%); the weak model alone, $0.0013" in output
     assert "Rule: an answer that was not seen is taken to have as many tokens as the one that was given." in output
     assert "Mean tokens of the answers seen: strong 205, weak 150." in output
-    assert "1 requests have no known price" in output
-    assert "1 requests' tokens are estimated" in output
+    assert "Requests without a known price, which are in no sum of dollars: 1;" in output
+    assert "Requests whose tokens are estimated from their text, since the model did not tell them: 1." in output
     assert ok(capsys, "--ledger", filled, "--key", "nobody") == "No requests.\n"
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import pytest
 
+from routellm.errors import ConfigError
 from routellm.openai_server import DEFAULT_STRONG, DEFAULT_WEAK, build_parser, settings_from
 from routellm.policies.table import ConversationTable
 from routellm.serving.gateway import Gateway
-from routellm.serving.settings import Settings
+from routellm.serving.settings import Settings, read_gateway_settings
 from routellm.types import ModelPair
 
 BOTH_KEYS = {"OPENAI_API_KEY": "sk-a", "ANYSCALE_API_KEY": "sk-b"}
@@ -73,6 +75,29 @@ def test_the_rest_of_the_options() -> None:
     assert settings.weak.modalities == {"image", "audio"}
     assert (settings.weak.timeouts.read, settings.weak.timeouts.connect) == (9.0, 0.5)
     assert (settings.max_body_bytes, settings.verbose, settings.workers) == (1000, True, 3)
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"fallbak": "both"}, "`fallbak` - at `gateway`; allowed there: models, "),
+        ({"ledger": {"ulr": "x"}}, "`ulr` - at `gateway.ledger`; allowed there: url, "),
+        ({"prices": {"m": {"input": 1}}}, "`input` - at `gateway.prices[...]`; allowed there: input_per_million, "),
+        (
+            {"models": {"m": {"deployments": [{"url": "x"}]}}},
+            "`url` - at `gateway.models[...].deployments[0]`; allowed there: base_url, ",
+        ),
+        ({"keys": None}, "write keys: {} for the defaults, or nothing"),
+        (
+            {"models": {"m": {"timeouts": {"x": 1}}}},
+            "`x` - at `gateway.models[...].timeouts`; allowed there: connect_seconds, ",
+        ),
+    ],
+)
+def test_a_setting_that_there_is_not_is_answered_with_those_that_there_are(section: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_gateway_settings(section, {}, "c.yaml")
+    assert told in str(caught.value)
 
 
 def test_settings_reach_a_worker_whole_and_show_no_key() -> None:

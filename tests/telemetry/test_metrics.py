@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from routellm.errors import MissingExtraError
 from routellm.telemetry.exposition import expose
 from routellm.telemetry.families import FAMILIES, Family
-from routellm.telemetry.metrics import Gauges, Metrics
+from routellm.telemetry.metrics import Gauges, KeyCounts, Metrics
 from routellm.types import Usage
 from tests.conftest import hide
 from tests.telemetry.records import ROLES, ROUTERS, metrics, record, refused
@@ -165,6 +165,18 @@ def test_gauges_tell_the_present_state() -> None:
     assert value(counted, "routellm_ledger_dropped_records_total") == 6
 
 
+def test_what_keys_refused_is_counted_on() -> None:
+    counted = metrics()
+    counted.publish(Gauges(keys=KeyCounts(unauthorized=5, over_limit=4, over_budget=3, unchecked=2, lost=1)))
+    counted.publish(Gauges(keys=KeyCounts(unauthorized=6, over_limit=4, over_budget=3, unchecked=2, lost=1)))
+    refused = {
+        why: value(counted, "routellm_keys_refused_total", why=why) for why in ("unauthorized", "over_limit", "over_budget")
+    }
+    assert refused == {"unauthorized": 6, "over_limit": 4, "over_budget": 3}
+    assert value(counted, "routellm_keys_unchecked_total") == 2
+    assert value(counted, "routellm_keys_lost_settlements_total") == 1
+
+
 def test_an_endpoint_is_told_without_its_credentials() -> None:
     counted = metrics()
     counted.publish(Gauges(breakers={("openai/big", "https://user:planted@one.example/v1?key=planted"): "open"}))
@@ -187,7 +199,16 @@ def full() -> Metrics:
     counted.observe(record(), dollars=0.1, strong_dollars=0.2)
     counted.observe(refused())
     breakers = {("openai/big", "https://one.example/v1"): "open", ("openai/small", "https://two.example/v1"): "half-open"}
-    counted.publish(Gauges(in_flight=1, queues={"score": 1}, breakers=breakers, ledger_buffered=1, ledger_dropped=1))
+    counted.publish(
+        Gauges(
+            in_flight=1,
+            queues={"score": 1},
+            breakers=breakers,
+            ledger_buffered=1,
+            ledger_dropped=1,
+            keys=KeyCounts(unauthorized=1, over_limit=1, over_budget=1, unchecked=1, lost=1),
+        )
+    )
     return counted
 
 

@@ -35,7 +35,7 @@ class Translator(ABC):
         """A whole reply with a 2xx status in the client's format.
 
         Raises:
-            UpstreamError: `body` is not what the upstream's API promises.
+            UpstreamReplyError: `body` is not what the upstream's API promises.
         """
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Translator(ABC):
         """The events that the upstream's stream has completed with `chunk`, in the client's format; may be empty.
 
         Raises:
-            UpstreamError: an event is not what the upstream's API promises.
+            UpstreamReplyError: an event is not what the upstream's API promises.
         """
 
     @abstractmethod
@@ -55,7 +55,7 @@ class Translator(ABC):
         """The last events, once the upstream's stream has ended.
 
         Raises:
-            UpstreamError: the stream ended before its answer did.
+            UpstreamReplyError: the stream ended before its answer did.
         """
 
     def error_event(self, error: bytes) -> bytes | None:
@@ -73,11 +73,13 @@ class Api(ABC):
         format: its name; an upstream that speaks it takes the body as it came.
         path: where clients send their requests ("/v1/chat/completions").
         upstream_path: where an upstream that speaks it takes them, below its base URL ("/chat/completions").
+        takes_tokens: whether an answer is paid for by its tokens.
     """
 
     format: Format
     path: str
     upstream_path: str
+    takes_tokens = True
 
     @abstractmethod
     def parse(self, body: bytes) -> ApiRequest:

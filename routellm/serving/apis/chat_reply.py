@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from routellm.errors import UpstreamError
+from routellm.errors import UpstreamReplyError
 
 T = TypeVar("T")
 
@@ -94,14 +94,14 @@ def read_completion(data: bytes) -> Completion:
     """Decode a completion or a chunk.
 
     Raises:
-        UpstreamError: it is neither, or tells an error.
+        UpstreamReplyError: it is neither, or tells an error.
     """
     try:
         completion = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UpstreamError(f"The model's reply is no chat completion: {error}") from error
+        raise UpstreamReplyError(f"The model's reply is no chat completion: {error}") from error
     if completion.error is not None:
-        raise UpstreamError(f"The model broke off its answer with an error: {_told(completion.error)}")
+        raise UpstreamReplyError(f"The model broke off its answer with an error: {_told(completion.error)}")
     return completion
 
 

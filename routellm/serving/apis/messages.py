@@ -104,6 +104,7 @@ class CountTokensApi(MessagesApi):
 
     path = "/v1/messages/count_tokens"
     upstream_path = "/messages/count_tokens"
+    takes_tokens = False
 
     def parse(self, body: bytes) -> ApiRequest:
         return parse_request(body, ("messages",))

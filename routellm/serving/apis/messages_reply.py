@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from routellm.errors import UpstreamError
+from routellm.errors import UpstreamReplyError
 from routellm.serving.apis.chat_reply import (
     ChatUsage,
     Choice,
@@ -34,12 +34,12 @@ def to_message(body: bytes, stop_sequences: Collection[str]) -> bytes:
     """The message that a whole completion stands for.
 
     Raises:
-        UpstreamError: `body` is no chat completion, or calls a tool with arguments that are no JSON object.
+        UpstreamReplyError: `body` is no chat completion, or calls a tool with arguments that are no JSON object.
     """
     completion = read_completion(body)
     choice = completion.choices[0] if completion.choices else None
     if choice is None or choice.message is None:
-        raise UpstreamError("The model's reply is no chat completion: it holds no message.")
+        raise UpstreamReplyError("The model's reply is no chat completion: it holds no message.")
     said = choice.message
     content: list[Fields] = [{"type": "text", "text": text} for text in (said.content, said.refusal) if text and text.strip()]
     for call in said.tool_calls or ():
@@ -64,10 +64,10 @@ def tool_use(call: ToolCall) -> Fields:
     """The block that asks for a tool, its input empty.
 
     Raises:
-        UpstreamError: the call names no tool.
+        UpstreamReplyError: the call names no tool.
     """
     if call.function is None or not call.function.name:
-        raise UpstreamError("The model's reply is no chat completion: a tool call in it has no name.")
+        raise UpstreamReplyError("The model's reply is no chat completion: a tool call in it has no name.")
     identity = call.id or f"toolu_{secrets.token_hex(12)}"
     return {"type": "tool_use", "id": identity, "name": call.function.name, "input": {}}
 
@@ -80,19 +80,19 @@ def read_arguments(text: str) -> dict[str, msgspec.Raw] | None:
         return None
 
 
-def bad_arguments(name: str | None) -> UpstreamError:
+def bad_arguments(name: str | None) -> UpstreamReplyError:
     """The error for a call that no client could run: a message's `input` has to be an object."""
-    return UpstreamError(f"The model called the tool {name!r} with arguments that are no JSON object.")
+    return UpstreamReplyError(f"The model called the tool {name!r} with arguments that are no JSON object.")
 
 
 def stop_of(choice: Choice, called: bool, refused: bool, stop_sequences: Collection[str]) -> Fields:
     """`stop_reason` and `stop_sequence`. Which sequence it was is known where the endpoint says so, as vLLM does.
 
     Raises:
-        UpstreamError: the endpoint says that its answer failed.
+        UpstreamReplyError: the endpoint says that its answer failed.
     """
     if choice.finish_reason == "error":
-        raise UpstreamError("The model broke off its answer with an error.")
+        raise UpstreamReplyError("The model broke off its answer with an error.")
     reason = _STOP_REASONS.get(choice.finish_reason or "")
     sequence = None
     if reason is None and refused:

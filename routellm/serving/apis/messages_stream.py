@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from routellm.errors import UpstreamError
+from routellm.errors import UpstreamReplyError
 from routellm.serving.apis.chat_reply import ChatUsage, Choice, Completion, Text, ToolCall, read_completion
 from routellm.serving.apis.messages_reply import Fields, bad_arguments, head, read_arguments, stop_of, tool_use, usage_of
 from routellm.serving.apis.sse import EventReader
@@ -69,19 +69,19 @@ class MessageStream:
         self._refused = False
         self._started = False
         self._done = False
-        self._failure: UpstreamError | None = None
+        self._failure: UpstreamReplyError | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that `chunk` completes. An error is raised once what came before it was given out.
 
         Raises:
-            UpstreamError: an event is not what the chat API promises.
+            UpstreamReplyError: an event is not what the chat API promises.
         """
         if self._failure is None:
             try:
                 for data in self._reader.feed(chunk):
                     self._take(data)
-            except UpstreamError as error:
+            except UpstreamReplyError as error:
                 self._failure = error
         if self._out:
             events = b"".join(self._out)
@@ -95,12 +95,12 @@ class MessageStream:
         """Nothing, once the chat's stream has ended as it should.
 
         Raises:
-            UpstreamError: it did not, or the error that the last `feed` held back.
+            UpstreamReplyError: it did not, or the error that the last `feed` held back.
         """
         if self._failure is not None:
             raise self._failure
         if not self._done:
-            raise UpstreamError("The model's stream ended before its answer did: it sent no [DONE].")
+            raise UpstreamReplyError("The model's stream ended before its answer did: it sent no [DONE].")
         return b""
 
     def _take(self, data: bytes) -> None:
@@ -201,7 +201,7 @@ class MessageStream:
 
     def _finish(self) -> None:
         if not self._started:
-            raise UpstreamError("The model's stream ended before its answer began.")
+            raise UpstreamReplyError("The model's stream ended before its answer began.")
         while self._blocks:
             block = self._blocks[0]
             if not block.whole and self._end.finish_reason != "length":

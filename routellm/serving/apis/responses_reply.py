@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from routellm.errors import UpstreamError
+from routellm.errors import UpstreamReplyError
 from routellm.serving.apis.chat_reply import ChatUsage, Choice, Completion, read_completion
 from routellm.serving.apis.responses_request import Asked
 
@@ -63,12 +63,12 @@ def whole_response(body: bytes, asked: Asked, model: str) -> dict[str, Any]:
     """The response that a chat completion amounts to.
 
     Raises:
-        UpstreamError: `body` is no chat completion.
+        UpstreamReplyError: `body` is no chat completion.
     """
     completion = read_completion(body)
     choice = completion.choices[0] if completion.choices else None
     if choice is None or choice.message is None:
-        raise UpstreamError("The model's reply is no chat completion: it holds no message.")
+        raise UpstreamReplyError("The model's reply is no chat completion: it holds no message.")
     status, reason = ending(choice.finish_reason)
     response = Response(asked, model)
     response.learn(completion)
@@ -95,7 +95,7 @@ def _items(choice: Choice, status: str) -> list[dict[str, Any]]:
     items = [message_item(new_id("msg"), parts, "completed")] if parts else []
     for call in calls:
         if call.function is None or not call.function.name:
-            raise UpstreamError("The model's reply is no chat completion: it calls a function without a name.")
+            raise UpstreamReplyError("The model's reply is no chat completion: it calls a function without a name.")
         name, arguments = call.function.name, call.function.arguments or ""
         items.append(call_item(new_id("fc"), call.id or new_id("call"), name, arguments, "completed"))
     items[-1]["status"] = status

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from routellm.errors import UpstreamError
+from routellm.errors import UpstreamReplyError
 from routellm.serving.apis.chat_reply import ChatUsage, Choice, Completion, ToolCall, read_completion
 from routellm.serving.apis.responses_reply import (
     Response,
@@ -86,7 +86,7 @@ class ResponseStream:
         """The events that `chunk` amounts to.
 
         Raises:
-            UpstreamError: the stream tells an error, or is none of chat completions.
+            UpstreamReplyError: the stream tells an error, or is none of chat completions.
         """
         for data in self._reader.feed(chunk):
             if self._ended:
@@ -101,7 +101,7 @@ class ResponseStream:
         """The last events. An answer whose finish was told is whole even where the endpoint leaves out its `[DONE]`.
 
         Raises:
-            UpstreamError: the stream ended before its answer did.
+            UpstreamReplyError: the stream ended before its answer did.
         """
         if not self._ended:
             self._end()
@@ -172,7 +172,7 @@ class ResponseStream:
         call = self._open
         if not isinstance(call, _Call) or _begins_another(piece, name, call):
             if not name:
-                raise UpstreamError("The model's stream is none of chat completions: it calls a function without a name.")
+                raise UpstreamReplyError("The model's stream is none of chat completions: it calls a function without a name.")
             call = _Call(piece.index, piece.id or new_id("call"), name)
             self._open_item(call)
         if piece.function is not None and piece.function.arguments:
@@ -214,7 +214,7 @@ class ResponseStream:
 
     def _end(self) -> None:
         if self._finish_reason is None:
-            raise UpstreamError("The model ended its stream before its answer.")
+            raise UpstreamReplyError("The model ended its stream before its answer.")
         if not self._items and self._open is None:
             self._part(refusal=False)  # an answer without a word is a message without a word
         status, reason = ending(self._finish_reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from routellm.errors import UpstreamError
+from routellm.errors import UpstreamReplyError
 
 EVENT_LIMIT = 16 << 20
 """Bytes. No event of any API comes near, and no upstream may fill this server's memory with a larger one."""
@@ -32,7 +32,7 @@ class EventReader:
         """The data of each event that `chunk` completes, in order.
 
         Raises:
-            UpstreamError: an event is over the limit. Nothing can be read after that.
+            UpstreamReplyError: an event is over the limit. Nothing can be read after that.
         """
         if self._after_cr and chunk:
             self._after_cr = False
@@ -70,4 +70,4 @@ class EventReader:
     def _count(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > self._limit:
-            raise UpstreamError(f"The model sent an event of over {self._limit:,} bytes in its stream.")
+            raise UpstreamReplyError(f"The model sent an event of over {self._limit:,} bytes in its stream.")

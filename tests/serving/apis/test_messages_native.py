@@ -54,6 +54,19 @@ def test_every_byte_but_the_model_goes_up_as_sent(native: RunningServer, live: L
     assert CLIENT_KEY not in str(seen.raw_headers)
 
 
+def test_the_query_goes_up_where_the_body_does(native: RunningServer, live: LiveServer) -> None:
+    for query in ("?beta=true", "?a=%2Fb%20c&a=%zz&d", "?x=<%C3%A9>"):
+        post(native, NATIVE, path="/v1/messages" + query)
+    assert [seen.target for seen in live.requests] == [
+        "/v1/messages?beta=true",
+        "/v1/messages?a=%2Fb%20c&a=%zz&d",
+        "/v1/messages?x=%3C%C3%A9%3E",
+    ]
+    with client_of(native) as client:
+        client.beta.messages.create(**ASK | {"model": "router-fixed-0.6"})
+    assert live.requests[-1].target == "/v1/chat/completions"
+
+
 def test_a_client_that_names_no_version_gets_the_usual_one(native: RunningServer, live: LiveServer) -> None:
     post(native, NATIVE, path="/v1/messages")
     assert live.requests[0].headers["anthropic-version"] == "2023-06-01"
@@ -111,7 +124,7 @@ def test_what_chat_has_no_words_for_goes_to_the_model_that_speaks_messages(nativ
         assert (raw.headers["x-routellm-model"], raw.headers["x-routellm-reason"]) == (CLAUDE, "api")
         assert live.requests[0].json["top_k"] == 5
         with pytest.raises(anthropic.BadRequestError, match="top_k"):
-            client.messages.create(**ASK | {"model": WEAK}, extra_body={"top_k": 5})  # the client's own choice is not overruled
+            client.messages.create(**ASK | {"model": WEAK}, extra_body={"top_k": 5})  # the client's own choice stands
 
 
 def test_chat_completions_still_reach_the_model_that_speaks_both(native: RunningServer, live: LiveServer) -> None:

@@ -305,7 +305,9 @@ def test_a_reply_that_is_no_completion_is_a_bad_gateway(server: RunningServer, l
     live.replies = [Reply.json({"choices": []})]
     response = post(server, b'{"model": "router-fixed-0.4", "input": "Hello!"}', path="/v1/responses")
     assert response.status == 502
-    assert "no chat completion" in json.loads(response.body)["error"]["message"]
+    error = json.loads(response.body)["error"]
+    assert "no chat completion" in error["message"]
+    assert error["code"] == "upstream_bad_reply"
 
 
 @pytest.mark.parametrize(
