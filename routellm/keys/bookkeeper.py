@@ -29,6 +29,7 @@ logger = logging.getLogger("routellm.keys")
 Asked: TypeAlias = tuple[Take, "asyncio.Future[Grant | RequestError | None]"]
 
 _BATCH = 256
+_GATHER_SECONDS, _QUIET_SECONDS = 0.002, 0.005  # requests are let gather for a batch, unless the last one is so long ago
 _SETTLE_SECONDS = 0.05  # settlements wait so long for a batch to go along with
 _RETRY_SECONDS = 1.0
 _WARN_SECONDS = 60.0
@@ -72,6 +73,7 @@ class Bookkeeper:
         self._sweep_at = monotonic() + 60.0
         self._clock = time.time() - monotonic()
         self._late = self._stopping = False
+        self._quiet_at = 0.0
         self._thread = threading.Thread(target=self._run, name="routellm-keys", daemon=True)
         self.last_error: str | None = None
         self.lost = 0
@@ -134,6 +136,7 @@ class Bookkeeper:
                 _answer([(future, None) for _, future in asked], self._give_back)
                 continue
             self._work(asked)
+            self._quiet_at = monotonic() + _QUIET_SECONDS
         if self._settling:
             self._work([])
 
@@ -178,6 +181,8 @@ class Bookkeeper:
             due = self._next_try
         try:
             item = self._queue.get(timeout=max(0.0, due - monotonic()))
+            if monotonic() < self._quiet_at:
+                time.sleep(_GATHER_SECONDS)
             while True:
                 if item is None:
                     self._stopping = True
