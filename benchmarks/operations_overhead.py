@@ -1,12 +1,12 @@
 """What metrics, the ledger, keys and log lines cost a request of the whole server.
 
-    python -m benchmarks.operations_overhead [--rounds 9] [--seconds 3]
+    python -m benchmarks.operations_overhead [--starts 4] [--rounds 3] [--seconds 3]
 
 The same load on servers that differ in nothing else; what a thing adds is the difference to the server without it. They take
 turns within each round, in an order that is drawn for each; one worker process each, all before one nginx as mock upstream;
 `mf` decides. CPU time is the operating system's accounting of the server's process with all its threads, until half a second
 after the load's end, when the ledger has been written. Ratios are medians over rounds of the ratio within a round, and are the
-figures to trust.
+figures to trust. All are started anew several times, since two processes that do the same can differ by some percent for good.
 
 Caveats: the load and the upstream share the machine with the servers, and replies are short and come at once.
 """
@@ -75,6 +75,7 @@ SERVERS = (
 class Plan:
     """How to measure."""
 
+    starts: int
     rounds: int
     seconds: int
     folder: Path
@@ -90,14 +91,14 @@ def config(server: Server, database: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def start(stack: ExitStack, plan: Plan, upstream: str) -> list[tuple[Target, Path]]:
+def start(stack: ExitStack, folder: Path, upstream: str) -> list[tuple[Target, Path]]:
     """The servers, each with the script of its load."""
     requests = bodies("mf", 200)
     found = []
     for number, server in enumerate(SERVERS):
-        database, file, port = plan.folder / f"{number}.sqlite", plan.folder / f"{number}.yaml", free_port()
+        database, file, port = folder / f"{number}.sqlite", folder / f"{number}.yaml", free_port()
         file.write_text(config(server, database))
-        script = wrk_script(plan.folder, str(number), requests)
+        script = wrk_script(folder, str(number), requests)
         if server.key is not None:
             script.write_text(script.read_text().replace("sk-client", make_key(str(database), server.key)))
         command = server_command(port, upstream, ["mf"], "--config", str(file), *server.flags)
@@ -115,17 +116,20 @@ def measure(target: Target, script: Path, seconds: int) -> Seen:
 
 def run(plan: Plan) -> list[list[Seen]]:
     """Rounds of what was seen of each server."""
-    with ExitStack() as stack:
-        port = free_port()
-        upstream = stack.enter_context(running("upstream", nginx_command(plan.folder, port, None), port, None))
-        servers = start(stack, plan, upstream.url)
-        for target, script in servers:
-            measure(target, script, 1)
-        dice, rounds = random.Random(1), []
-        for _ in range(plan.rounds):
-            order = dice.sample(range(len(servers)), len(servers))
-            seen = {number: measure(*servers[number], plan.seconds) for number in order}
-            rounds.append([seen[number] for number in range(len(servers))])
+    dice = random.Random(1)
+    rounds: list[list[Seen]] = []
+    for number in range(plan.starts):
+        with ExitStack() as stack:
+            folder, port = plan.folder / str(number), free_port()
+            folder.mkdir()
+            upstream = stack.enter_context(running("upstream", nginx_command(folder, port, None), port, None))
+            servers = start(stack, folder, upstream.url)
+            for target, script in servers:
+                measure(target, script, 1)
+            for _ in range(plan.rounds):
+                order = dice.sample(range(len(servers)), len(servers))
+                seen = {place: measure(*servers[place], plan.seconds) for place in order}
+                rounds.append([seen[place] for place in range(len(servers))])
     return rounds
 
 
@@ -144,11 +148,12 @@ def report(rounds: list[list[Seen]]) -> None:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--starts", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3, help="of each start")
     parser.add_argument("--seconds", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report(run(Plan(args.rounds, args.seconds, Path(folder))))
+        report(run(Plan(args.starts, args.rounds, args.seconds, Path(folder))))
     return 0
 
 
