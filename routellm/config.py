@@ -49,7 +49,26 @@ def load_gateway_section(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file can't be read or is not YAML, or the section does not map names to values.
     """
+    return _section(_read(path), path)
+
+
+def load_server_config(path: str | Path, known_routers: Iterable[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """`load_config` and `load_gateway_section` of one reading, so that both are of the same version of the file."""
     content = _read(path)
+    return check_config(content, known_routers, str(path)), _section(content, path)
+
+
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """For a setting's `__post_init__`; None, where a setting may be that, is in any range.
+
+    Raises:
+        ValueError: `value` does not lie from `low` to `high`.
+    """
+    if value is not None and not low <= value <= high:  # also refuses NaN
+        raise ValueError(f"{name} is {value!r}; it must be from {low:g} to {high:g}")
+
+
+def _section(content: object, path: str | Path) -> dict[str, Any]:
     section = content.get(GATEWAY) if isinstance(content, Mapping) else None
     if section is None:
         return {}

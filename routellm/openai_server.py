@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import routellm
 from routellm.commands import CommandParser, command_parser, run_command, share
-from routellm.config import load_config, load_gateway_section, read_environment, stamp_of
+from routellm.config import read_environment, stamp_of
 from routellm.errors import MissingKeyError
 from routellm.messages import PromptFrom
-from routellm.serving.settings import MAX_BODY_BYTES, Settings, read_gateway_settings
+from routellm.serving.settings import MAX_BODY_BYTES, Settings, read_gateway_settings, reread
 from routellm.upstream.base import ALL_MODALITIES, ModelSpec, Timeouts
 
 if TYPE_CHECKING:
@@ -186,7 +186,6 @@ def settings_from(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple
 
     With neither model named, the default pair is served if both have their keys, and the offline demo pair otherwise.
     """
-    from routellm.routers.routers import ROUTER_CLS
 
     strong, weak = (_spec(args, role, default) for role, default in (("strong", DEFAULT_STRONG), ("weak", DEFAULT_WEAK)))
     note = ""
@@ -199,8 +198,6 @@ def settings_from(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple
                 "So the DEMO PAIR answers: offline, with made-up text. For real answers give --strong-model and\n"
                 "--weak-model, and their keys in the environment; see --help.\n\n"
             )
-    stamp = stamp_of(args.config) if args.config else None
-    section = load_gateway_section(args.config) if args.config else {}
     flags: dict[str, Any] = {} if args.fallback is None else {"fallback": args.fallback}
     if args.ledger is not None:
         flags["ledger"] = {"url": args.ledger} if args.ledger else {}
@@ -208,11 +205,10 @@ def settings_from(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple
         routers=tuple(dict.fromkeys(args.routers)),
         strong=strong,
         weak=weak,
-        config=load_config(args.config, ROUTER_CLS) if args.config else {},
-        gateway=read_gateway_settings(section, flags, args.config or "the command line"),
+        gateway=read_gateway_settings({}, flags, "the command line"),
         flags=flags,
         config_path=args.config,
-        config_stamp=stamp,
+        config_stamp=stamp_of(args.config) if args.config else None,
         prompt_from=args.prompt_from,
         default_strong_share=args.default_strong_share,
         max_body_bytes=args.max_body_bytes,
@@ -222,7 +218,7 @@ def settings_from(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple
         verbose=args.verbose,
         log_format=args.log_format,
     )
-    return settings, note
+    return reread(settings), note
 
 
 def banner(gateway: Gateway, settings: Settings, port: int, note: str) -> str:

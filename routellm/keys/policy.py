@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from routellm.config import check_range
 from routellm.costs import NANO
 from routellm.errors import KeyNotAllowedError
 from routellm.types import Decision
@@ -41,11 +42,11 @@ class KeyPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def __post_init__(self) -> None:
         for name in ("threshold_min", "threshold_max"):
-            _check(name, getattr(self, name), 0.0, 1.0)
+            check_range(name, getattr(self, name), 0.0, 1.0)
         for name in ("requests_per_minute", "tokens_per_minute"):
-            _check(name, getattr(self, name), 1, _MOST_COUNTED)
+            check_range(name, getattr(self, name), 1, _MOST_COUNTED)
         for name in ("dollars_per_day", "dollars_per_month"):
-            _check(name, getattr(self, name), 0.0, _MOST_DOLLARS)
+            check_range(name, getattr(self, name), 0.0, _MOST_DOLLARS)
         if self.threshold_min is not None and self.threshold_max is not None and self.threshold_min > self.threshold_max:
             raise ValueError(
                 f"threshold_min is {self.threshold_min!r}, above threshold_max, which is {self.threshold_max!r}; "
@@ -91,8 +92,3 @@ def _refused(what: str, given: str, allowed: str) -> KeyNotAllowedError:
 
 def _listed(names: tuple[str, ...] | None) -> str:
     return ", ".join(names or ()) or "none"
-
-
-def _check(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}; it must be from {low:,g} to {high:,g}")

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from routellm.config import check_range
+
 
 class KeysSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`gateway: {keys: ...}`. Without that section no request needs a key, and keys cost nothing.
@@ -29,11 +31,6 @@ class KeysSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     default_output_tokens: int = 1_000
 
     def __post_init__(self) -> None:
-        _check("refresh_seconds", self.refresh_seconds, 0.05, 60.0)
-        _check("wait_seconds", self.wait_seconds, 0.01, 60.0)
-        _check("default_output_tokens", self.default_output_tokens, 0, 1_000_000)
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}; it must be from {low:g} to {high:g}")
+        check_range("refresh_seconds", self.refresh_seconds, 0.05, 60.0)
+        check_range("wait_seconds", self.wait_seconds, 0.01, 60.0)
+        check_range("default_output_tokens", self.default_output_tokens, 0, 1_000_000)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from routellm.config import check_range
+
 LEDGER_URL = "ROUTELLM_LEDGER_URL"
 """The environment variable that names the database where the configuration does not."""
 
@@ -39,12 +41,12 @@ class LedgerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     redact: str = ""
 
     def __post_init__(self) -> None:
-        _check("batch_seconds", self.batch_seconds, 0.01, 1.0)
-        _check("batch_rows", self.batch_rows, 1, 10_000)
-        _check("buffer_rows", self.buffer_rows, self.batch_rows, 1_000_000)
-        _check("buffer_prompt_megabytes", self.buffer_prompt_megabytes, 0.0, 10_000.0)
-        _check("retention_days", self.retention_days, 0.01, 36_500.0)
-        _check("prompt_retention_days", self.prompt_retention_days, 0.01, 36_500.0)
+        check_range("batch_seconds", self.batch_seconds, 0.01, 1.0)
+        check_range("batch_rows", self.batch_rows, 1, 10_000)
+        check_range("buffer_rows", self.buffer_rows, self.batch_rows, 1_000_000)
+        check_range("buffer_prompt_megabytes", self.buffer_prompt_megabytes, 0.0, 10_000.0)
+        check_range("retention_days", self.retention_days, 0.01, 36_500.0)
+        check_range("prompt_retention_days", self.prompt_retention_days, 0.01, 36_500.0)
         if self.redact and not re.fullmatch(r"[\w.]+:[\w.]+", self.redact):
             raise ValueError(f"redact is {self.redact!r}; it must be like 'package.module:function'")
         if self.redact and not self.prompts:
@@ -65,8 +67,3 @@ def hide_password(text: str) -> str:
     """`text` with `***` for the password of a URL in it."""
     text = re.sub(r"(://[^\s:/@]*):\S*@", r"\1:***@", text)
     return re.sub(r"([?&]\w*password=)[^&\s'\"]*", r"\1***", text)
-
-
-def _check(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}; it must be from {low:g} to {high:g}")

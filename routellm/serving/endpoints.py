@@ -52,8 +52,7 @@ class Endpoints:
     async def ready(self, request: Request) -> Response:
         """GET /health/ready: whether requests should be sent here, and what is amiss."""
         found = self._services.readiness()
-        body = msgspec.json.encode({"status": found.status, "problems": found.problems})
-        return Response(body, 200 if found.ready else 503, media_type="application/json")
+        return _json({"status": found.status, "problems": found.problems}, 200 if found.ready else 503)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics, for Prometheus: all workers' counts."""
@@ -130,5 +129,5 @@ class Endpoints:
         return {**entry, "threshold": default if target.threshold is None else target.threshold}
 
 
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -11,14 +11,11 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
-from routellm.config import load_config, load_gateway_section, stamp_of
+from routellm.config import stamp_of
 from routellm.errors import RouteLLMError
-from routellm.routers.routers import ROUTER_CLS
 from routellm.serving.gateway import Gateway
-from routellm.serving.settings import Settings, read_gateway_settings
+from routellm.serving.settings import Settings, reread
 
 logger = logging.getLogger("routellm.serving")
 
@@ -107,16 +104,3 @@ class Reloader:
         """None also between two versions of the file, where there is none; what was loaded then stays in force."""
         path = self._settings.config_path
         return None if path is None else stamp_of(path)
-
-
-def reread(settings: Settings) -> Settings:
-    """`settings` with what their configuration file says by now.
-
-    Raises:
-        ConfigError: the file can't be read or used.
-    """
-    path = settings.config_path
-    if path is None:
-        return settings
-    gateway = read_gateway_settings(load_gateway_section(path), settings.flags, path)
-    return replace(settings, config=load_config(Path(path), ROUTER_CLS), gateway=gateway)

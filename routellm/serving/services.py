@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from routellm.keys.client import Client
     from routellm.keys.guard import Guard
     from routellm.ledger.ledger import Ledger
+    from routellm.ledger.rows import Terms
     from routellm.serving.request import ApiRequest
     from routellm.telemetry.traces import Traces
 
@@ -79,7 +80,6 @@ class Services:
     def __init__(self, gateway: Gateway, settings: Settings, environ: Mapping[str, str], shared: Shared) -> None:
         self.live = Live(gateway)
         self.settings, self.environ = settings, environ
-        self.draining = False
         self.admission = Admission(gateway.settings.admission)
         self.metrics: Metrics | None = None
         self.ledger: Ledger | None = None
@@ -92,12 +92,11 @@ class Services:
             self._observers.append(self._count)
         if gateway.settings.ledger is not None:
             from routellm.ledger.ledger import Ledger
-            from routellm.ledger.rows import Terms
 
             ledger = self.ledger = Ledger.open(
                 ledger_url(gateway.settings.ledger.url, environ),
                 gateway.settings.ledger,
-                Terms(gateway.decider.pair, gateway.prices),
+                _terms(gateway),
             )
             self.keeps_prompts = gateway.settings.ledger.prompts
             self._observers.append(lambda record, _: ledger.record(record))
@@ -174,9 +173,7 @@ class Services:
         if self.metrics is not None:
             self.metrics.serve(_roles(gateway), gateway.decider.routers)
         if self.ledger is not None:
-            from routellm.ledger.rows import Terms
-
-            self.ledger.renew(Terms(gateway.decider.pair, gateway.prices))
+            self.ledger.renew(_terms(gateway))
         if self.guard is not None and gateway.settings.keys is not None:
             self.guard.change(gateway.settings.keys)
 
@@ -204,7 +201,7 @@ class Services:
             breakers.setdefault(state.model, []).append(state.breaker)
         pair, settings = gateway.decider.pair, gateway.settings
         spares = {name: spares_for(name, pair, settings, pinned=False) for name in breakers}
-        return readiness(breakers, spares, draining=self.draining)
+        return readiness(breakers, spares)
 
     async def publish(self) -> None:
         """Tell the other workers of this one's state, until cancelled."""
@@ -220,7 +217,6 @@ class Services:
 
     async def aclose(self) -> None:
         """Close everything; what the ledger and the traces still hold is written first."""
-        self.draining = True
         await self.live.aclose()
         await asyncio.to_thread(self.release)
 
@@ -233,6 +229,12 @@ class Services:
         spent = gateway.prices.nanodollars(record.model, record.usage)
         strong = gateway.prices.nanodollars(gateway.decider.pair.strong, record.usage)
         self.metrics.observe(record, *(None if each is None else each / NANO for each in (spent, strong)))
+
+
+def _terms(gateway: Gateway) -> Terms:
+    from routellm.ledger.rows import Terms
+
+    return Terms(gateway.decider.pair, gateway.prices)
 
 
 def _roles(gateway: Gateway) -> dict[str, str]:

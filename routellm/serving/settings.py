@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
-from routellm.config import GATEWAY, RouterConfig
+from routellm.config import GATEWAY, RouterConfig, load_server_config
 from routellm.costs import PriceSettings
 from routellm.dispatch.settings import DispatchSettings
 from routellm.errors import ConfigError
@@ -18,6 +18,7 @@ from routellm.ledger.settings import LedgerSettings
 from routellm.messages import PromptFrom
 from routellm.policies.context import ContextSettings
 from routellm.policies.sticky import StickySettings
+from routellm.routers.routers import ROUTER_CLS
 from routellm.serving.admission import AdmissionSettings
 from routellm.serving.scoring import ScoreSettings
 from routellm.telemetry.logs import LogFormat
@@ -142,3 +143,16 @@ class Settings:
     def pair(self) -> ModelPair:
         """The two models' full names."""
         return ModelPair(self.strong.name, self.weak.name)
+
+
+def reread(settings: Settings) -> Settings:
+    """`settings` with what their configuration file says by now.
+
+    Raises:
+        ConfigError: the file can't be read or used.
+    """
+    path = settings.config_path
+    if path is None:
+        return settings
+    routers, section = load_server_config(path, ROUTER_CLS)
+    return replace(settings, config=routers, gateway=read_gateway_settings(section, settings.flags, path))

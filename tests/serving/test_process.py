@@ -174,7 +174,14 @@ def test_workers_end_when_their_supervisor_is_killed() -> None:
 
 def workers_of(process: subprocess.Popen[str]) -> list[Path]:
     children = [Path("/proc", pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    return [child for child in children if b"spawn_main" in (child / "cmdline").read_bytes()]
+    return [child for child in children if b"spawn_main" in command_line_of(child)]
+
+
+def command_line_of(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except FileNotFoundError:  # it has ended in the meantime
+        return b""
 
 
 def test_a_taken_port() -> None:
