@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -97,15 +97,17 @@ def _admin_routes(services: Services) -> list[Route]:
 def _front(routed: Mapping[str, RoutedEndpoint], pages: Starlette, *, verbose: bool) -> ASGIApp:
     """Give each request its id, and take what is routed past the framework."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await pages(scope, receive, send)
-            return
-        request_id = scope["request_id"] = request_id_of(scope["headers"])
+            return pages(scope, receive, send)
+        scope["request_id"] = request_id_of(scope["headers"])
         endpoint = routed.get(scope["path"])
         if endpoint is not None and scope["method"] == "POST":
-            await endpoint(scope, receive, send)
-            return
+            return endpoint(scope, receive, send)
+        return page(scope, receive, send)
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = scope["request_id"]
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -41,21 +41,12 @@ _GRACE_SECONDS = 25  # for open streams at shutdown; container platforms kill af
 _LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"known": {"()": "routellm.serving.process.NotOurCuts"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "loggers": {
         "routellm": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
-        "uvicorn.error": {"filters": ["known"]},
     },
 }
-
-
-class NotOurCuts(logging.Filter):
-    """Drops uvicorn's complaint about a reply that was cut on purpose; `routed.py` logs why it was."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.getMessage() != "ASGI callable returned without completing response."
 
 
 def check_installed() -> None:

@@ -16,53 +16,41 @@ from routellm.serving.headers import headers_for_client
 from routellm.upstream.base import UpstreamReply
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Send
+    from starlette.types import Send
 
     from routellm.serving.apis.base import Translator
 
 _LARGEST_TRANSLATED = 32 << 20
-_PATIENCE_SECONDS = 0.02
-"""For so long a request is not watched: a reply that comes at once needs none of it, and watching costs a task."""
 
 
 class ClientWatch:
     """Cancels the task that it was entered in soon after the client goes away, and absorbs that cancellation.
 
-    `gone` tells afterwards whether the client went away, `begun` whether a reply had begun to go out. The request's body must
-    have been read before.
+    `gone` tells afterwards whether the client went away, `begun` whether a reply had begun to go out.
+
+    Args:
+        watch: `Exchange.watch`.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, watch: Callable[[Callable[[], object] | None], None]) -> None:
         self.gone = self.begun = False
-        self._receive = receive
-        self._watcher: asyncio.Task[None] | None = None
+        self._watch = watch
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._timer = task.get_loop().call_later(_PATIENCE_SECONDS, self._begin)
+        self._watch(self._leave)
         return self
 
-    def stop(self) -> None:
-        """Watch no longer: what comes now is the last piece, after which a server reports every client as gone."""
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        self.stop()
+        self._watch(None)
         if self.gone and kind is asyncio.CancelledError:
             self._task.uncancel()
             return True
         return False
 
-    def _begin(self) -> None:
-        self._watcher = self._task.get_loop().create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _leave(self) -> None:
         self.gone = True
         self._task.cancel()
 
@@ -84,7 +72,6 @@ class Client:
 
     async def end(self, body: bytes) -> None:
         """The last piece."""
-        self.watch.stop()
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
 

@@ -19,6 +19,7 @@ from routellm.serving.apis.base import Api, Translator
 from routellm.serving.apis.fields import UNSUPPORTED
 from routellm.serving.call import Call
 from routellm.serving.errors import render_error, send_error
+from routellm.serving.exchange import WATCH
 from routellm.serving.headers import decision_headers, headers_for_upstream, keep_readable
 from routellm.serving.relay import Client, ClientWatch, relay, relay_translated
 from routellm.serving.request import ApiRequest, ClientGoneError, read_body
@@ -38,7 +39,7 @@ _AS_SENT = "!$%&'()*+,/:;=?@[]^`{|}"
 
 
 class RoutedEndpoint:
-    """One API's endpoint. `scope["request_id"]` must be set; see `app.py`."""
+    """One API's endpoint. `scope["request_id"]` must be set, see `app.py`, and the server be `protocol.py`."""
 
     def __init__(self, api: Api, services: Services) -> None:
         self._api = api
@@ -49,7 +50,7 @@ class RoutedEndpoint:
         request_id: str = scope["request_id"]
         call = Call(self._api.format, request_id)
         call.query = scope["query_string"]
-        client = Client(send, ClientWatch(receive), [(b"x-request-id", request_id.encode("ascii"))])
+        client = Client(send, ClientWatch(scope["extensions"][WATCH]), [(b"x-request-id", request_id.encode("ascii"))])
         try:
             holder = self._services.admit(scope)
             call.client = None if holder is None else holder.id
