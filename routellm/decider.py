@@ -6,7 +6,6 @@ The server and the controllers share this room, so that a request is decided ali
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter_ns
 
 import msgspec
@@ -19,8 +18,7 @@ from routellm.routers.routers import ROUTER_CLS, Router, build_router
 from routellm.types import Decision, ModelPair, check_threshold
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True, gc=False):
     """A decision that took no router: it holds already."""
 
     decision: Decision
@@ -33,8 +31,7 @@ LONG_PROMPT = 8_000
 """A score takes longer the longer the prompt is; beyond so many characters even a fast one may take over a millisecond."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True, gc=False):
     """A decision that waits for a score."""
 
     name: str

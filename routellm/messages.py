@@ -43,8 +43,7 @@ class Message(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
-@dataclass(frozen=True, slots=True)
-class PromptView:
+class PromptView(msgspec.Struct, frozen=True, gc=False):
     """What a router gets to see of a request.
 
     `text` is None where the user's turns hold no text. `modalities` are the kinds of parts other than text that any

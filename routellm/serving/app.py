@@ -17,8 +17,8 @@ from routellm.serving.apis.base import Api
 from routellm.serving.apis.chat import ChatApi
 from routellm.serving.apis.completions import CompletionsApi
 from routellm.serving.apis.embeddings import EmbeddingsApi
-from routellm.serving.apis.messages import CountTokensApi, MessagesApi
-from routellm.serving.apis.responses import ResponsesApi
+from routellm.serving.apis.messages.api import CountTokensApi, MessagesApi
+from routellm.serving.apis.responses.api import ResponsesApi
 from routellm.serving.endpoints import Endpoints
 from routellm.serving.gateway import Gateway
 from routellm.serving.headers import request_id_of

@@ -23,7 +23,7 @@ from routellm.errors import (
 )
 
 if TYPE_CHECKING:
-    from starlette.types import Send
+    pass
 
 logger = logging.getLogger("routellm.serving")
 
@@ -103,9 +103,3 @@ def error_body(message: str, kind: str, param: str | None, code: str | None) -> 
     """OpenAI's error object as JSON. Lone surrogates, which a message may quote, become `?`."""
     printable = message.encode("utf-8", "replace").decode()
     return msgspec.json.encode({"error": {"message": printable, "type": kind, "param": param, "code": code}})
-
-
-async def send_error(send: Send, reply: ErrorReply, headers: RawHeaders) -> None:
-    """Send `reply` with `headers` added to its own."""
-    await send({"type": "http.response.start", "status": reply.status, "headers": [*reply.headers, *headers]})
-    await send({"type": "http.response.body", "body": reply.body, "more_body": False})

@@ -1,7 +1,8 @@
 """One request and its reply on a connection: what an ASGI application receives of the one, and sends of the other.
 
-A reply's head is held back until what follows it is written, or until the event loop's next turn: each write to a socket is a
-system call, which costs as much as a tenth of a whole request.
+What ASGI has no words for is asked of the exchange itself, which a scope holds as an extension: to be called when the client
+goes away, without a task that waits for it, and to send a reply as one piece. Each write to a socket is a system call, which
+costs as much as a tenth of a whole request.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("routellm.serving")
 
-WATCH = "routellm.watch"
-"""The ASGI extension under which a scope holds `Exchange.watch`."""
+EXCHANGE = "routellm.exchange"
+"""The ASGI extension under which a scope holds its exchange."""
 
 HIGH_WATER = 64 * 1024
 """Bytes of a request's body that wait to be received; then no more is read from the connection."""
@@ -48,7 +49,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_chunked", "_expects", "_left", "_pieces", "_protocol", "_received", "_size", "_task", "_waiter", "_when_gone",
+        "_bodiless", "_expects", "_left", "_pieces", "_protocol", "_received", "_size", "_waiter", "_when_gone",
         "begun", "complete", "gone", "keep_alive", "more_body", "scope",
     )  # fmt: skip
 
@@ -64,15 +65,23 @@ class Exchange:
         self._received = False  # all of the request, by the application
         self._waiter: asyncio.Future[None] | None = None
         self._when_gone: Callable[[], object] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._chunked = False
-        self._left: int | None = 0  # of a body of a known length; None without one
-        scope["extensions"] = {WATCH: self.watch}
+        self._bodiless = False
+        self._left: int | None = None  # of a body of a known length
+        scope["extensions"] = {EXCHANGE: self}
 
-    def start(self, app: ASGIApp) -> asyncio.Task[None]:
-        """Let `app` answer."""
-        self._task = self._protocol.loop.create_task(self._run(app))
-        return self._task
+    async def run(self, app: ASGIApp) -> None:
+        """Let `app` answer, and make sure that the client is not left without an end."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:  # the server shuts down, and has waited long enough
+            self._protocol.abort()
+            raise
+        except Exception:
+            logger.exception("the application failed on %s %r", self.scope["method"], self.scope["path"])
+            self._break_off()
+        else:
+            if not self.complete and not self.gone:
+                self._break_off()  # as the application wants it where a model's reply broke off
 
     def watch(self, when_gone: Callable[[], object] | None) -> None:
         """Call `when_gone` once the connection is lost before the reply is complete; None: call nothing any more."""
@@ -137,86 +146,87 @@ class Exchange:
         if self.gone:
             return
         if message["type"] == "http.response.start":
-            self._begin(message["status"], message.get("headers", ()))
-        else:
-            self._write(message.get("body", b""), more=message.get("more_body", False))
+            protocol.write(self._head(message["status"], message.get("headers", ())))
+            return
+        more = message.get("more_body", False)
+        if piece := self._framed(message.get("body", b""), more=more):
+            protocol.write(piece)
+        if not more:
+            self._end()
+
+    async def reply(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole reply in one piece; its length is told, also where `headers` don't."""
+        protocol = self._protocol
+        if not protocol.writable.is_set() and not self.gone:
+            await protocol.writable.wait()
+        if not self.gone:
+            head = self._head(status, headers, len(body))
+            protocol.write(head + self._framed(body, more=False))
+            self._end()
 
     # --- the reply ---
 
-    def _begin(self, status: int, headers: Headers) -> None:
+    def _head(self, status: int, headers: Headers, size: int | None = None) -> bytes:
+        """The head of a reply whose body has `size` bytes, where that is known and `headers` don't tell it."""
         if self.begun:
             raise RuntimeError("a reply begins twice")
         if self._expects and self.more_body:
             self.keep_alive = False  # the body may come or not: there is no telling where the next request begins
         lines = [STATUS_LINES[status]]
-        length: bytes | None = None
+        told: bytes | None = None
         for header in headers:
             name, value = header
             if name == b"content-length":
-                length = value
+                told = value
             elif name == b"connection" and b"close" in value.lower():
                 self.keep_alive = False
                 continue
             lines.append(b"%b: %b\r\n" % header)
         if self.scope["method"] == "HEAD" or status in _NO_BODY:
-            self._left = 0
-        elif length is not None:
-            self._left = int(length)
+            self._bodiless = True
+        elif told is not None:
+            self._left = int(told)
+        elif size is not None:
+            self._left = size
+            lines.append(b"content-length: %d\r\n" % size)
+        elif self.scope["http_version"] == "1.1":
+            lines.append(b"transfer-encoding: chunked\r\n")
         else:
-            self._left = None
-            self._chunked = self.scope["http_version"] == "1.1"
-            if self._chunked:
-                lines.append(b"transfer-encoding: chunked\r\n")
-            else:
-                self.keep_alive = False  # the end of the connection is the end of the body
+            self.keep_alive = False  # the end of the connection is the end of the body
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
             raise RuntimeError("a header of the reply holds the end of a line, or a zero byte")
         self.begun = True
-        self._protocol.hold(head + b"\r\n")
+        return head
 
-    def _write(self, body: bytes, *, more: bool) -> None:
+    def _framed(self, body: bytes, *, more: bool) -> bytes:
+        """A piece of the body as it is written."""
         if not self.begun or self.complete:
             raise RuntimeError("a piece of a reply comes before its head, or after its end")
-        if self.scope["method"] == "HEAD":
-            body = b""
-        if self._chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if not more:
-                body += b"0\r\n\r\n"
-        elif self._left is not None:
+        if self._bodiless:
+            return b""
+        if self._left is not None:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("a reply's body is longer or shorter than its content-length")
-        if body:
-            self._protocol.write(body)
-        if not more:
-            self.complete = True
-            self._wake()
-            self._protocol.replied(self)
+            return body
+        if self.scope["http_version"] != "1.1":
+            return body
+        framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        return framed if more else framed + b"0\r\n\r\n"
 
-    async def _run(self, app: ASGIApp) -> None:
-        try:
-            await app(self.scope, self.receive, self.send)
-        except asyncio.CancelledError:  # the server shuts down, and has waited long enough
-            self._protocol.abort()
-            raise
-        except Exception:
-            logger.exception("the application failed on %s %r", self.scope["method"], self.scope["path"])
-            self._break_off()
-        else:
-            if not self.complete and not self.gone:
-                self._break_off()  # as the application wants it where a model's reply broke off
-        finally:
-            if self._task is not None:
-                self._protocol.tasks.discard(self._task)
+    def _end(self) -> None:
+        self.complete = True
+        self._wake()
+        self._protocol.replied(self)
 
     def _break_off(self) -> None:
         """Close the connection in the middle of the reply, so that no client takes it for a whole one."""
         if not self.begun and not self.gone:
-            self._begin(500, [(b"content-length", b"0"), (b"connection", b"close")])
+            self._protocol.write(self._head(500, [(b"connection", b"close")], 0))
         self._protocol.close()
 
     def _wake(self) -> None:

@@ -60,7 +60,6 @@ class HttpProtocol(asyncio.Protocol):
         receive_seconds: for how long a connection may be open without a request, and a request be under way to here.
 
     Attributes:
-        tasks: of all connections, what the server waits for when it ends.
         writable: set while the client takes what is written.
     """
 
@@ -74,7 +73,6 @@ class HttpProtocol(asyncio.Protocol):
         receive_seconds: float,
     ) -> None:
         self.loop = _loop or asyncio.get_event_loop()
-        self.tasks = server_state.tasks
         self.writable = asyncio.Event()
         self.writable.set()
         self._app = config.loaded_app
@@ -83,9 +81,9 @@ class HttpProtocol(asyncio.Protocol):
         self._parser: httptools.HttpRequestParser = _parser(self)
         self._transport: asyncio.Transport
         self._peers: dict[str, Any] = {}
-        self._head: bytes | None = None  # held back
         self._reads = True
         self._deaf = False  # reads no more requests
+        self._is_lost = False
         # The request that comes in:
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -95,6 +93,10 @@ class HttpProtocol(asyncio.Protocol):
         self._last: Exchange | None = None
         self._running: Exchange | None = None
         self._line: deque[Exchange] = deque()
+        # One task answers all of them: to make one for each is a twentieth of a small request.
+        self._task: asyncio.Task[None] | None = None
+        self._due: Exchange | None = None  # for the task to begin with
+        self._waiter: asyncio.Future[None] | None = None
         # Time:
         self._receive_seconds, self._idle_seconds = receive_seconds, float(config.timeout_keep_alive)
         self._waits_for: tuple[Exchange | None, bool, float] | None = None  # behind which request, for a new one?, since when
@@ -116,13 +118,13 @@ class HttpProtocol(asyncio.Protocol):
         self._server_state.connections.discard(cast(Any, self))
         if self._timer is not None:
             self._timer.cancel()
-        self._deaf = True
-        self._head = None
+        self._deaf = self._is_lost = True
         self.writable.set()
         for exchange in (self._running, *self._line):
             if exchange is not None:
                 exchange.lose()
         self._line.clear()
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -203,20 +205,12 @@ class HttpProtocol(asyncio.Protocol):
 
     # --- called by exchanges ---
 
-    def hold(self, head: bytes) -> None:
-        """Write the head of a reply, together with what follows it in this turn of the event loop."""
-        self._head = head
-        self.loop.call_soon(self._flush)
-
     def write(self, data: bytes) -> None:
-        """Write what is held back, and `data`."""
-        if self._head is not None:
-            data, self._head = self._head + data, None
+        """Write a part of a reply."""
         self._transport.write(data)
 
     def replied(self, exchange: Exchange) -> None:
         """A reply is complete."""
-        self._flush()
         self._server_state.total_requests += 1
         if not exchange.keep_alive:
             self._deaf = True
@@ -240,7 +234,6 @@ class HttpProtocol(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once everything is written; requests in line are not answered."""
-        self._flush()
         self._deaf = True
         self._transport.close()
 
@@ -260,13 +253,30 @@ class HttpProtocol(asyncio.Protocol):
     # --- the rest ---
 
     def _start(self, exchange: Exchange) -> None:
-        self._running = exchange
-        self.tasks.add(exchange.start(self._app))
+        self._running = self._due = exchange
+        if self._task is None:
+            self._task = self.loop.create_task(self._answer())
+        self._server_state.tasks.add(self._task)
+        self._wake()
 
-    def _flush(self) -> None:
-        if self._head is not None:
-            head, self._head = self._head, None
-            self._transport.write(head)
+    async def _answer(self) -> None:
+        """Answer one request after another, as long as the connection is open."""
+        assert self._task is not None
+        try:
+            while not self._is_lost:
+                if self._due is not None:
+                    exchange, self._due = self._due, None
+                    await exchange.run(self._app)
+                    continue
+                self._server_state.tasks.discard(self._task)  # nobody needs to wait for it
+                self._waiter = self.loop.create_future()
+                await self._waiter
+        finally:
+            self._server_state.tasks.discard(self._task)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _head_size(self) -> int:
         return len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from routellm.errors import UpstreamError, UpstreamReplyError
 from routellm.serving.call import Call
@@ -16,63 +15,68 @@ from routellm.serving.headers import headers_for_client
 from routellm.upstream.base import UpstreamReply
 
 if TYPE_CHECKING:
-    from starlette.types import Send
-
     from routellm.serving.apis.base import Translator
+    from routellm.serving.exchange import Exchange
 
 _LARGEST_TRANSLATED = 32 << 20
 
 
-class ClientWatch:
-    """Cancels the task that it was entered in soon after the client goes away, and absorbs that cancellation.
+class Client:
+    """The client of one request: where the reply goes, with the headers that are added to it.
 
-    `gone` tells afterwards whether the client went away, `begun` whether a reply had begun to go out.
+    A context manager that cancels the task that it was entered in as soon as the client goes away, and absorbs that
+    cancellation.
 
-    Args:
-        watch: `Exchange.watch`.
+    Attributes:
+        headers: what is added to every reply.
+        gone: whether the client went away while the context was entered.
     """
 
-    def __init__(self, watch: Callable[[Callable[[], object] | None], None]) -> None:
-        self.gone = self.begun = False
-        self._watch = watch
+    __slots__ = ("_exchange", "_task", "gone", "headers")
+
+    def __init__(self, exchange: Exchange, headers: RawHeaders) -> None:
+        self._exchange = exchange
+        self._task: asyncio.Task[Any] | None = None
+        self.headers = headers
+        self.gone = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether a reply has begun to go out."""
+        return self._exchange.begun
+
+    async def reply(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Send a whole reply."""
+        await self._exchange.reply(status, headers + self.headers, body)
+
+    async def begin(self, status: int, headers: RawHeaders) -> None:
+        """The head of a reply that comes in pieces."""
+        await self._exchange.send({"type": "http.response.start", "status": status, "headers": headers + self.headers})
+
+    async def send(self, piece: bytes) -> None:
+        """A piece of the reply."""
+        await self._exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def end(self, piece: bytes) -> None:
+        """The last piece."""
+        await self._exchange.send({"type": "http.response.body", "body": piece, "more_body": False})
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._watch(self._leave)
+        self._task = asyncio.current_task()
+        self._exchange.watch(self._leave)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        self._watch(None)
-        if self.gone and kind is asyncio.CancelledError:
+        self._exchange.watch(None)
+        if self.gone and kind is asyncio.CancelledError and self._task is not None:
             self._task.uncancel()
             return True
         return False
 
     def _leave(self) -> None:
         self.gone = True
-        self._task.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Where a reply goes: how to send to the client, the watch over it, and the headers that are added."""
-
-    send: Send
-    watch: ClientWatch
-    headers: RawHeaders
-
-    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """The reply's status, and the upstream's `headers` with ours."""
-        self.watch.begun = True
-        await self.send(
-            {"type": "http.response.start", "status": status, "headers": headers_for_client(headers) + self.headers}
-        )
-
-    async def end(self, body: bytes) -> None:
-        """The last piece."""
-        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def relay(reply: UpstreamReply, client: Client, call: Call, error_event: Callable[[bytes], bytes]) -> None:
@@ -83,8 +87,13 @@ async def relay(reply: UpstreamReply, client: Client, call: Call, error_event: C
             makes of OpenAI's error object, and without `[DONE]`; any other reply was left unfinished, upon which a server
             cuts the connection, so that no client takes it for a whole one.
     """
-    await client.begin(reply.status, reply.headers)
-    send, is_stream = client.send, call.streamed
+    body = reply.whole()
+    if body is not None:
+        call.take(body, 0.0)
+        await client.reply(reply.status, headers_for_client(reply.headers), body)
+        return
+    await client.begin(reply.status, headers_for_client(reply.headers))
+    is_stream = call.streamed
     tail = b"\n\n"
     length = reply.headers.get("content-length", "")
     left = (int(length) if length.isdecimal() else 0) or -1
@@ -98,7 +107,7 @@ async def relay(reply: UpstreamReply, client: Client, call: Call, error_event: C
             if left == 0:
                 await client.end(chunk)
             else:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await client.send(chunk)
             mark = perf_counter()
     except UpstreamError as error:
         if is_stream and "content-encoding" not in reply.headers and tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
@@ -122,17 +131,17 @@ async def relay_translated(
     if not (call.streamed and reply.status < 300):
         body = await _whole(reply, call)
         body = translator.reply(body) if reply.status < 300 else translator.error(reply.status, body)
-        length = str(len(body))
-        await client.begin(reply.status, {**reply.headers, "content-type": "application/json", "content-length": length})
-        await client.end(body)
+        headers = {**reply.headers, "content-type": "application/json", "content-length": str(len(body))}
+        await client.reply(reply.status, headers_for_client(headers), body)
         return
-    await client.begin(reply.status, {name: value for name, value in reply.headers.items() if name != "content-length"})
+    headers = {name: value for name, value in reply.headers.items() if name != "content-length"}
+    await client.begin(reply.status, headers_for_client(headers))
     mark = perf_counter()
     try:
         async for chunk in reply.chunks():
             call.take(chunk, perf_counter() - mark)
             if piece := translator.feed(chunk):
-                await client.send({"type": "http.response.body", "body": piece, "more_body": True})
+                await client.send(piece)
             mark = perf_counter()
         last = translator.end()
     except UpstreamError as error:
@@ -143,6 +152,10 @@ async def relay_translated(
 
 
 async def _whole(reply: UpstreamReply, call: Call) -> bytes:
+    body = reply.whole()
+    if body is not None and len(body) <= _LARGEST_TRANSLATED:
+        call.take(body, 0.0)
+        return body
     pieces: list[bytes] = []
     size = 0
     mark = perf_counter()

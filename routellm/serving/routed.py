@@ -18,10 +18,10 @@ from routellm.errors import MissingKeyError, OverloadedError, RequestError, Upst
 from routellm.serving.apis.base import Api, Translator
 from routellm.serving.apis.fields import UNSUPPORTED
 from routellm.serving.call import Call
-from routellm.serving.errors import render_error, send_error
-from routellm.serving.exchange import WATCH
+from routellm.serving.errors import render_error
+from routellm.serving.exchange import EXCHANGE
 from routellm.serving.headers import decision_headers, headers_for_upstream, keep_readable
-from routellm.serving.relay import Client, ClientWatch, relay, relay_translated
+from routellm.serving.relay import Client, relay, relay_translated
 from routellm.serving.request import ApiRequest, ClientGoneError, read_body
 from routellm.serving.services import Services
 from routellm.upstream.base import Format, Upstream, UpstreamReply
@@ -50,15 +50,15 @@ class RoutedEndpoint:
         request_id: str = scope["request_id"]
         call = Call(self._api.format, request_id)
         call.query = scope["query_string"]
-        client = Client(send, ClientWatch(scope["extensions"][WATCH]), [(b"x-request-id", request_id.encode("ascii"))])
+        client = Client(scope["extensions"][EXCHANGE], [(b"x-request-id", request_id.encode("ascii"))])
         try:
             holder = self._services.admit(scope)
             call.client = None if holder is None else holder.id
             request = self._api.parse(await read_body(scope, receive, self._max_body_bytes))
             call.asked, call.body = request.model, request.body
-            with client.watch:
+            with client:
                 await self._admit(call, request, scope, holder, client)
-            if client.watch.gone:
+            if client.gone:
                 call.outcome = "client-gone"
         except ClientGoneError:
             pass
@@ -143,12 +143,12 @@ class RoutedEndpoint:
 
     async def _fail(self, error: Exception, call: Call, client: Client) -> None:
         call.error = getattr(error, "code", None)
-        if not client.watch.begun:
+        if not client.begun:
             rendered = self._api.error_reply(render_error(error, call.request_id), call.request_id)
             call.status = rendered.status
             call.outcome = "refused" if isinstance(error, RequestError | OverloadedError) else "failed"
             told = [] if call.decision is None or call.told else decision_headers(call.decision)
-            await send_error(client.send, rendered, client.headers + told)
+            await client.reply(rendered.status, rendered.headers + told, rendered.body)
         elif isinstance(error, UpstreamError):
             call.outcome = "broken-off"
             logger.warning("%s upstream broke off: %s", call.request_id, error, extra={"request_id": call.request_id})

@@ -71,6 +71,10 @@ class Services:
         settings, environ: what the process was started with.
         shared: with the other workers.
 
+    Attributes:
+        observed: whether anybody wants to know what requests took.
+        billed: whether that must be known as well as can be.
+
     Raises:
         ConfigError: a setting is wrong.
         MissingExtraError: a library for what the configuration asks is not installed.
@@ -112,16 +116,8 @@ class Services:
             self._observers.append(lambda record, headers: traces.observe(record, parent_of(headers)))
         if settings.verbose:
             self._observers.append(lambda record, _: logger.info(RequestLine(record)))
-
-    @property
-    def observed(self) -> bool:
-        """Whether anybody wants to know what requests took."""
-        return bool(self._observers) or self.guard is not None
-
-    @property
-    def billed(self) -> bool:
-        """Whether what requests took must be known as well as can be."""
-        return self.ledger is not None or self.guard is not None
+        self.billed = self.ledger is not None or self.guard is not None
+        self.observed = bool(self._observers) or self.billed
 
     def admit(self, scope: Scope) -> Client | None:
         """Who sent the request; None where nobody is asked for a key.

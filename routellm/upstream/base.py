@@ -88,6 +88,10 @@ class UpstreamReply(ABC):
     headers: Mapping[str, str]
     """End-to-end headers, names in lower case; hop-by-hop headers are left out."""
 
+    def whole(self) -> bytes | None:
+        """The body, where all of it has come in already and need not be waited for; else None. Instead of `chunks`."""
+        return None
+
     @abstractmethod
     def chunks(self) -> AsyncIterator[bytes]:
         """The body's bytes as they come in.

@@ -182,6 +182,9 @@ class HttpReply(UpstreamReply):
             self._answer.close()
             raise
 
+    def whole(self) -> bytes | None:
+        return self._answer.whole() if self._first is None else None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         chunk, self._first = self._first, None
         if chunk is None:

@@ -71,6 +71,10 @@ class ProxiedAnswer:
         """See `wire.Answer`."""
         return self._response.content.is_eof()
 
+    def whole(self) -> bytes | None:
+        """See `wire.Answer`; here the body is always read piece by piece."""
+        return None
+
     async def read(self) -> bytes:
         """See `wire.Answer`."""
         try:

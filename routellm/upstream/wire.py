@@ -303,6 +303,13 @@ class Answer:
         """Whether all of the body has come, or it broke off; what has come may still wait to be read."""
         return self._ended
 
+    def whole(self) -> bytes | None:
+        """The body, where all of it has come and none was read; else None."""
+        if not self._ended or self._error is not None or self._paused:
+            return None
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
     async def read(self) -> bytes:
         """What has come since the last call, or what comes next; nothing at the end.
 

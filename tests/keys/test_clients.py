@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from routellm.errors import BudgetError, InvalidKeyError, KeyNotAllowedError, RateLimitError, RequestError
-from routellm.serving.apis.messages_errors import own_error
+from routellm.serving.apis.messages.errors import own_error
 from routellm.serving.errors import render_error
 from tests.live import LiveServer, Reply
 

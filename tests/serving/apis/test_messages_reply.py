@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from routellm.errors import RequestError, UpstreamTimeoutError, UpstreamUnavailableError
 from routellm.errors import UpstreamError as Failure
-from routellm.serving.apis.messages import MessagesApi
-from routellm.serving.apis.messages_errors import error_type, upstream_error
-from routellm.serving.apis.messages_reply import to_message
+from routellm.serving.apis.messages.api import MessagesApi
+from routellm.serving.apis.messages.errors import error_type, upstream_error
+from routellm.serving.apis.messages.reply import to_message
 from routellm.serving.errors import error_body, render_error
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routellm.errors import RequestError
-from routellm.serving.apis.messages import MessagesApi
+from routellm.serving.apis.messages.api import MessagesApi
 from routellm.upstream.base import Format
 
 CHAT: frozenset[Format] = frozenset({"chat"})

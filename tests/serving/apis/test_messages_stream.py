@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routellm.errors import UpstreamError
-from routellm.serving.apis.messages_stream import MessageStream
+from routellm.serving.apis.messages.stream import MessageStream
 from tests.live import event
 
 DONE = event("[DONE]")

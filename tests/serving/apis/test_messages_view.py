@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from routellm.messages import PromptFrom, PromptView
-from routellm.serving.apis.messages import MessagesApi
+from routellm.serving.apis.messages.api import MessagesApi
 
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from routellm.errors import RequestError
-from routellm.serving.apis.responses import ResponsesApi
+from routellm.serving.apis.responses.api import ResponsesApi
 from routellm.upstream.base import OPENAI_COMPATIBLE, Format
 from tests.live import DIE, Gate, LiveServer, Reply, event
 from tests.serving.apis.test_responses_stream import TEXT, TWO_CALLS, call, chunk

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routellm.errors import RequestError
-from routellm.serving.apis.responses import ResponsesApi
+from routellm.serving.apis.responses.api import ResponsesApi
 
 CHAT = frozenset({"chat"})
 USER = {"role": "user", "content": "Hi"}

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from routellm.errors import UpstreamError
 from routellm.serving.apis.base import Translator
-from routellm.serving.apis.responses import ResponsesApi
+from routellm.serving.apis.responses.api import ResponsesApi
 from tests.live import event
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)

@@ -10,7 +10,7 @@ import msgspec
 
 from routellm.messages import decode_json
 from routellm.serving.apis.fields import invalid, known_fields, string_in, unsupported
-from routellm.serving.apis.responses_input import to_messages
+from routellm.serving.apis.responses.input import to_messages
 
 T = TypeVar("T")
 Raw = msgspec.Raw

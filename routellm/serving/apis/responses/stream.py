@@ -9,7 +9,7 @@ import msgspec
 
 from routellm.errors import UpstreamReplyError
 from routellm.serving.apis.chat_reply import ChatUsage, Choice, Completion, ToolCall, read_completion
-from routellm.serving.apis.responses_reply import (
+from routellm.serving.apis.responses.reply import (
     Response,
     call_item,
     ending,
@@ -19,7 +19,7 @@ from routellm.serving.apis.responses_reply import (
     refusal_part,
     text_part,
 )
-from routellm.serving.apis.responses_request import Asked
+from routellm.serving.apis.responses.request import Asked
 from routellm.serving.apis.sse import EventReader
 
 _encode = msgspec.json.encode

@@ -10,11 +10,11 @@ import msgspec
 from routellm.errors import RequestError
 from routellm.messages import PromptFrom, PromptView, read_prompt
 from routellm.serving.apis.base import Api, Translator
-from routellm.serving.apis.messages_errors import error_event, own_error, upstream_error
-from routellm.serving.apis.messages_reply import to_message
-from routellm.serving.apis.messages_request import to_chat
-from routellm.serving.apis.messages_stream import MessageStream
-from routellm.serving.apis.messages_types import read_request
+from routellm.serving.apis.messages.errors import error_event, own_error, upstream_error
+from routellm.serving.apis.messages.reply import to_message
+from routellm.serving.apis.messages.request import to_chat
+from routellm.serving.apis.messages.stream import MessageStream
+from routellm.serving.apis.messages.types import read_request
 from routellm.serving.errors import ErrorReply
 from routellm.serving.request import ApiRequest, parse_request
 from routellm.upstream.base import Format

@@ -9,7 +9,7 @@ from typing import Any
 
 from routellm.errors import UpstreamReplyError
 from routellm.serving.apis.chat_reply import ChatUsage, Choice, Completion, read_completion
-from routellm.serving.apis.responses_request import Asked
+from routellm.serving.apis.responses.request import Asked
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 

@@ -15,7 +15,7 @@ import msgspec
 
 from routellm.errors import UpstreamReplyError
 from routellm.serving.apis.chat_reply import ChatUsage, Choice, Completion, Text, ToolCall, read_completion
-from routellm.serving.apis.messages_reply import Fields, bad_arguments, head, read_arguments, stop_of, tool_use, usage_of
+from routellm.serving.apis.messages.reply import Fields, bad_arguments, head, read_arguments, stop_of, tool_use, usage_of
 from routellm.serving.apis.sse import EventReader
 
 _DONE = b"[DONE]"

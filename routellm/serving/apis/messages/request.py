@@ -17,7 +17,7 @@ import msgspec
 from routellm.errors import RequestError
 from routellm.messages import decode_json
 from routellm.serving.apis.fields import invalid, unsupported
-from routellm.serving.apis.messages_types import (
+from routellm.serving.apis.messages.types import (
     AnyChoice,
     AutoChoice,
     Base64Source,

@@ -10,10 +10,10 @@ import msgspec
 from routellm.errors import RequestError
 from routellm.messages import PromptFrom, PromptView
 from routellm.serving.apis.base import Api, Translator
-from routellm.serving.apis.responses_reply import whole_response
-from routellm.serving.apis.responses_request import HELD_ELSEWHERE, translate_request
-from routellm.serving.apis.responses_stream import ResponseStream
-from routellm.serving.apis.responses_view import read_input
+from routellm.serving.apis.responses.reply import whole_response
+from routellm.serving.apis.responses.request import HELD_ELSEWHERE, translate_request
+from routellm.serving.apis.responses.stream import ResponseStream
+from routellm.serving.apis.responses.view import read_input
 from routellm.serving.errors import error_body
 from routellm.serving.request import ApiRequest, parse_request
 from routellm.upstream.base import Format

@@ -1,0 +1,1 @@
+"""Anthropic's messages: passed through, or translated to chat completions and back."""

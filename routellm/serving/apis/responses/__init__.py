@@ -1,0 +1,1 @@
+"""OpenAI's responses: passed through, or translated to chat completions and back."""
