@@ -21,7 +21,8 @@
     ├── EmbeddingError           an embedding endpoint failed, or answered with something else
     ├── OverloadedError          more requests at once than this server takes (HTTP 503)
     │   └── KeysUnavailableError keys or their limits can't be checked (HTTP 503)
-    └── UpstreamError            a model could not be reached, or broke off (HTTP 502)
+    └── UpstreamError            a model could not be reached (HTTP 502)
+        ├── UpstreamBrokeOffError       it broke off its answer (HTTP 502)
         ├── UpstreamReplyError   its reply is not what its API promises (HTTP 502)
         ├── UpstreamTimeoutError (HTTP 504)
         └── UpstreamUnavailableError    none was asked, since all had failed too often just before (HTTP 503)
@@ -207,6 +208,12 @@ class UpstreamError(RouteLLMError):
     def __init__(self, message: str, *, repeatable: bool = False) -> None:
         super().__init__(message)
         self.repeatable = repeatable
+
+
+class UpstreamBrokeOffError(UpstreamError):
+    """A model's endpoint broke off its answer."""
+
+    code = "upstream_broke_off"
 
 
 class UpstreamReplyError(UpstreamError):

@@ -54,6 +54,7 @@ def test_the_errors_have_these_names_and_parents() -> None:
         "EmbeddingError": "RouteLLMError",
         "KeysUnavailableError": "OverloadedError",
         "UpstreamError": "RouteLLMError",
+        "UpstreamBrokeOffError": "UpstreamError",
         "UpstreamReplyError": "UpstreamError",
         "UpstreamTimeoutError": "UpstreamError",
     }

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import parse_qsl
 
-from routellm.errors import ConfigError, UpstreamError, UpstreamTimeoutError, did_you_mean
+from routellm.errors import ConfigError, UpstreamBrokeOffError, UpstreamError, UpstreamTimeoutError, did_you_mean
 from routellm.upstream.base import ModelSpec, UpstreamReply
 from routellm.upstream.demo_reply import DemoReply, error_reply, mark, reply_to
 from routellm.upstream.local import AsyncReply, BlockingReply, LocalUpstream
@@ -94,7 +94,7 @@ class DemoUpstream(LocalUpstream):
         for number, piece in enumerate(pieces):
             yield (self._options.chunk_delay if number else 0.0), piece
         if broken:
-            raise UpstreamError(f"The model {self._name!r} broke off its answer: its name asks for this failure.")
+            raise UpstreamBrokeOffError(f"The model {self._name!r} broke off its answer: its name asks for this failure.")
 
 
 def parse_demo_name(name: str) -> tuple[str, DemoOptions]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from yarl import URL
 
-from routellm.errors import MissingExtraError, UpstreamError, UpstreamTimeoutError
+from routellm.errors import MissingExtraError, UpstreamBrokeOffError, UpstreamError, UpstreamTimeoutError
 from routellm.upstream.base import ModelSpec, Timeouts, UpstreamReply
 from routellm.upstream.endpoint import resolve_endpoint
 from routellm.upstream.held import ClientHoldingUpstream
@@ -212,7 +212,7 @@ class HttpReply(UpstreamReply):
         try:
             return await self._answer.read()
         except OSError as error:
-            raise UpstreamError(f"The model {self._name!r} broke off its answer: {_reason(error)}.") from error
+            raise UpstreamBrokeOffError(f"The model {self._name!r} broke off its answer: {_reason(error)}.") from error
 
     def _check_time(self) -> None:
         now = self._loop.time()

@@ -17,7 +17,15 @@ from typing import Any
 
 import msgspec
 
-from routellm.errors import ConfigError, MissingExtraError, RequestError, UpstreamError, UpstreamTimeoutError, did_you_mean
+from routellm.errors import (
+    ConfigError,
+    MissingExtraError,
+    RequestError,
+    UpstreamBrokeOffError,
+    UpstreamError,
+    UpstreamTimeoutError,
+    did_you_mean,
+)
 from routellm.messages import decode_json
 from routellm.upstream.base import ModelSpec, UpstreamReply
 from routellm.upstream.local import AsyncReply, BlockingReply, LocalUpstream, once
@@ -135,7 +143,7 @@ class LiteLLMUpstream(LocalUpstream):
                 _JSON,
                 _error_body(str(error), error.type, error.param, error.code),
             )
-        self._raise_if_unreachable(error, "could not be reached")
+        self._raise_if_unreachable(error, UpstreamError, "could not be reached")
         status: object = getattr(error, "status_code", None)
         if not isinstance(status, int) or not 400 <= status <= 599:
             raise error
@@ -145,12 +153,12 @@ class LiteLLMUpstream(LocalUpstream):
         return status, {**_JSON, **_retry_headers(error)}, body
 
     def _broken_off(self, error: Exception) -> Exception:
-        self._raise_if_unreachable(error, "broke off its answer")
+        self._raise_if_unreachable(error, UpstreamBrokeOffError, "broke off its answer")
         if isinstance(getattr(error, "status_code", None), int):
-            return UpstreamError(f"The model {self._name!r} broke off its answer: {self._redact(str(error))}")
+            return UpstreamBrokeOffError(f"The model {self._name!r} broke off its answer: {self._redact(str(error))}")
         return error
 
-    def _raise_if_unreachable(self, error: Exception, what: str) -> None:
+    def _raise_if_unreachable(self, error: Exception, kind: type[UpstreamError], what: str) -> None:
         import openai  # LiteLLM's exceptions are subclasses of the official client's
 
         for cause in _chain(error):
@@ -159,7 +167,7 @@ class LiteLLMUpstream(LocalUpstream):
                     f"The model {self._name!r} did not answer within {self._settings['timeout']:g} s."
                 ) from error
             if isinstance(cause, openai.APIConnectionError):
-                raise UpstreamError(f"The model {self._name!r} {what}: {self._redact(str(error))}") from error
+                raise kind(f"The model {self._name!r} {what}: {self._redact(str(error))}") from error
 
     def _redact(self, message: str) -> str:
         return message.replace(self._secret, "***") if self._secret else message

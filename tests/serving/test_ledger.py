@@ -95,7 +95,7 @@ KINDS: Mapping[str, tuple[str, Any, Sequence[Reply], dict[str, Any]]] = {
     ),
     "broken off": (
         *(CHAT, STREAMED, [Reply.sse(event(CHUNK), DIE)]),
-        {**ESTIMATED, "outcome": "broken-off", "status": 200, "attempts": 1, "error": "upstream_unreachable"},
+        {**ESTIMATED, "outcome": "broken-off", "status": 200, "attempts": 1, "error": "upstream_broke_off"},
     ),
     "silent": (
         *(CHAT, ASKED, [Reply([STALL])]),

@@ -227,7 +227,7 @@ def test_a_native_stream_that_breaks_off_is_an_error_to_the_client(native: Runni
         assert next(stream).type == "response.queued"
         with pytest.raises(openai.APIError, match="broke off") as caught:
             next(stream)
-    assert caught.value.code == "upstream_unreachable"
+    assert caught.value.code == "upstream_broke_off"
 
 
 @pytest.mark.parametrize("end", [DIE, b"", event({"error": {"message": "overloaded"}}), b"data: garbage\n\n"])
