@@ -1,4 +1,4 @@
-# Needs make and Python 3.11, 3.12 or 3.13; everything else is installed into .venv.
+# Needs make, Python 3.11, 3.12 or 3.13, and for the compiled kernel a C compiler; everything else is installed into .venv.
 #   make serve ARGS="--port 7000"      pass arguments on to the server
 #   make test ARGS="tests/test_cli.py" pass arguments on to pytest
 #   make test PYTHON=/opt/py/bin/python3.12
@@ -50,6 +50,7 @@ format: $(VENV)/.installed-$(EXTRAS) ## Format the code and mend what can be men
 clean: ## Remove the environment and every cache
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf routellm.egg-info routellm/embeddings/_scan*.so
 
 # The first interpreter that really starts, is of a supported version and can make environments; PYTHON=... overrides.
 $(BIN)/python:
@@ -62,6 +63,6 @@ $(BIN)/python:
 	echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3.12 ..." >&2; \
 	exit 1
 
-$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-%: pyproject.toml setup.py $(wildcard routellm/embeddings/native/*) | $(BIN)/python
 	$(PIP) --editable ".[$*]"
 	@touch $@

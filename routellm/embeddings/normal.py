@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from routellm.embeddings.kernel import COMPILED, scan
+
 _APOSTROPHE = "\u2018\u2019\u201a\u201b\u2032\u02bc"
 _QUOTE = "\u201c\u201d\u201e\u201f\u00ab\u00bb"
 _HYPHEN = "\u2010\u2011\u2012\u2013\u2212"
@@ -30,6 +32,8 @@ _ODD = re.compile(f"[{''.join(_PLAIN)}]")  # a few signs replaced cost less than
 _PIECE_END = re.compile(r"((?<=[.?!])\s+|\n+)")
 _LEAST_PIECE = 10
 """Characters; shorter sentences and lines, such as a label or a closing bracket, may well come more than once."""
+_MOST_SCANNED = 65_536
+"""Characters; of longer prompts the kernel does not say whether they repeat anything, which bounds its time and memory."""
 
 
 def without_repeats(prompt: str) -> str:
@@ -37,6 +41,13 @@ def without_repeats(prompt: str) -> str:
 
     Said five times, a question is no harder, but longer.
     """
+    if COMPILED and len(prompt) <= _MOST_SCANNED and prompt.isascii() and not scan.says_again(prompt, _LEAST_PIECE):
+        return prompt
+    return without_repeats_in_python(prompt)
+
+
+def without_repeats_in_python(prompt: str) -> str:
+    """The same for any prompt; the kernel only tells when there is nothing to do."""
     pieces = _PIECE_END.split(prompt)
     said = [piece.strip() for piece in pieces[::2]]
     long = [piece for piece in said if len(piece) >= _LEAST_PIECE]

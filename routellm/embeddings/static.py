@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
 from pathlib import Path
 
 import numpy as np
 
 from routellm.embeddings.base import Embedder, Vector
-from routellm.embeddings.table import read_table
+from routellm.embeddings.kernel import COMPILED, scan, tell_if_missing
+from routellm.embeddings.table import StaticTable, read_table
 from routellm.embeddings.wordpiece import WordPiece
 from routellm.errors import CheckpointError
 
@@ -36,7 +37,8 @@ class StaticEmbedder(Embedder):
     def __init__(self, path: str | Path | None = None) -> None:
         folder = BUNDLED if path is None else Path(path).expanduser()
         table = read_table(folder)
-        self._rows = table.rows.astype(np.int16) << table.shifts[:, None]
+        tell_if_missing()
+        self._sum = compiled_sum(table) if COMPILED else sum_in_python(table)
         self._scales = table.scales
         self._tokenizer = WordPiece(table.tokenizer)
         if self._tokenizer.size > len(table.rows):
@@ -49,9 +51,7 @@ class StaticEmbedder(Embedder):
     def embed(self, prompt: str) -> Vector:
         if len(prompt) > MAX_CHARACTERS:
             prompt = f"{prompt[: MAX_CHARACTERS // 2]} {prompt[-(MAX_CHARACTERS // 2) :]}"
-        ids = self._tokenizer.ids(prompt)
-        # Sums of integers below 2**24 are exact in float32, so that no order of addition changes a vector.
-        vector: Vector = np.add.reduce(self._rows.take(ids, axis=0), axis=0, dtype=np.float32)
+        vector = self._sum(self._tokenizer.packed_ids(prompt))
         vector *= self._scales
         norm = sqrt(vector.dot(vector))
         if norm > 0.0:
@@ -63,3 +63,22 @@ class StaticEmbedder(Embedder):
         for row, prompt in enumerate(prompts):
             vectors[row] = self.embed(prompt)
         return vectors
+
+
+def compiled_sum(table: StaticTable) -> Callable[[bytes], Vector]:
+    """What adds up the rows of tokens, whose ids it takes as the bytes of an array: float32, shape (dim,)."""
+    add_up = scan.Rows(table.rows, table.shifts).sum
+    return lambda ids: np.frombuffer(add_up(ids), dtype=np.float32)
+
+
+def sum_in_python(table: StaticTable) -> Callable[[bytes], Vector]:
+    """The same."""
+    rows = table.rows.astype(np.int16) << table.shifts[:, None]
+
+    def add_up(ids: bytes) -> Vector:
+        # Sums of integers are exact, so that no order of addition changes a vector.
+        found = rows.take(np.frombuffer(ids, dtype=np.intp), axis=0)
+        total: Vector = np.add.reduce(found, axis=0, dtype=np.int32).astype(np.float32)
+        return total
+
+    return add_up

@@ -11,12 +11,13 @@ The list is frozen under `SURFACE_VERSION`, which checkpoints record: a change o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import log, log1p
 
 import numpy as np
 
 from routellm.embeddings.base import Vector
+from routellm.embeddings.kernel import COMPILED, scan
 from routellm.embeddings.normal import plain_text
 
 SURFACE_VERSION = 2
@@ -136,29 +137,29 @@ _FULL = tuple(most for most, _ in _FAMILIES)
 
 def surface_features(prompt: str) -> Vector:
     """The features of one prompt: float32, shape (SURFACE_DIM,), in the order of `SURFACE_NAMES`."""
-    return np.array(_features(prompt), dtype=np.float32)
+    plain = plain_text(prompt, MAX_CHARS)
+    # The whole length counts, also where only a part was scanned.
+    scale = max(len(prompt.strip()) / MAX_CHARS, 1.0)
+    return _features(plain.encode("utf-8", "replace"), len(plain), scale)
 
 
 def surface_features_batch(prompts: Sequence[str]) -> Vector:
     """The features of many prompts: float32, shape (len(prompts), SURFACE_DIM)."""
-    return np.array([_features(prompt) for prompt in prompts], dtype=np.float32).reshape(len(prompts), SURFACE_DIM)
+    return np.array([surface_features(prompt) for prompt in prompts], dtype=np.float32).reshape(len(prompts), SURFACE_DIM)
 
 
-def _features(prompt: str) -> list[float]:
-    plain = plain_text(prompt, MAX_CHARS)
-    text = plain.encode("utf-8", "replace")
+def features_in_python(text: bytes, chars: int, scale: float) -> Vector:
+    """The features of a text that was scanned: of `chars` characters, and that much shorter than the whole."""
     size = len(text) or 1
-    # The whole length counts, also where only a part was scanned.
-    scale = max(len(prompt.strip()) / MAX_CHARS, 1.0)
     spread = text.translate(_TO_WORDS)
     words = spread.split()
     count = len(words) or 1
     numbers = text.translate(_TO_NUMBERS).split()
     signs = text.translate(None, _NOT_SIGNS)  # in their order; there are few, and they are looked at often
     lines = b"\n" + text
-    return [
+    features = [
         1.0,
-        log1p(len(plain) * scale) / 10.0,
+        log1p(chars * scale) / 10.0,
         log1p(len(words) * scale) / 8.0,
         log1p(text.count(b"\n") * scale) / 5.0,
         min((len(spread) - spread.count(b" ")) / count, 12.0) / 12.0,
@@ -181,6 +182,7 @@ def _features(prompt: str) -> list[float]:
         1.0 if len(words) <= 6 else 0.0,
         *_hits(words),
     ]
+    return np.array(features, dtype=np.float32)
 
 
 def _hits(words: list[bytes]) -> list[float]:
@@ -190,3 +192,15 @@ def _hits(words: list[bytes]) -> list[float]:
     for family in hits:
         shares[family] = min(hits.count(family) / _FULL[family], 1.0)
     return shares
+
+
+def compiled_features() -> Callable[[bytes, int, float], Vector]:
+    """What computes the same as `features_in_python`."""
+    words = {word: int(word in _COMMON) for word in (*_COMMON, *_FAMILY_OF)}
+    for word, families in _FAMILY_OF.items():
+        words[word] |= sum(2 << family for family in families)
+    rules = scan.Surface(words, _FULL, _CODE, _MATH, _MOST_ITEMS, _LOG_ITEMS, _MOST_QUESTIONS, _LOG_QUESTIONS)
+    return lambda text, chars, scale: np.frombuffer(rules.features(text, chars, scale), dtype=np.float32)
+
+
+_features = compiled_features() if COMPILED else features_in_python

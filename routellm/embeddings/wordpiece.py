@@ -1,8 +1,8 @@
 """BERT's tokenizer, by look-ups where Hugging Face's makes copies and objects.
 
-`tokenizers` is the reference, and still says what becomes of each character beyond ASCII and how a word that the vocabulary
-lacks is cut into pieces; both are remembered. What is left is fast in Python too: white space and punctuation part the text
-into words, and most words are in the vocabulary.
+`tokenizers` is the reference, and still says what becomes of each character beyond ASCII, which is remembered. What is left is
+the compiled kernel's: white space and punctuation part the text into words, most words are in the vocabulary, and the others
+are cut into pieces. Without the kernel it is fast in Python too: the reference cuts words, and their pieces are remembered.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from routellm.embeddings.base import valid_utf8
+from routellm.embeddings.kernel import COMPILED, scan
 from routellm.errors import CheckpointError
 
 MAX_WORD = 100
@@ -61,9 +62,8 @@ class _Words(dict[str, bytes]):
     """
 
     def __init__(self, vocabulary: Mapping[str, int], cut: Callable[[str], Sequence[int]]) -> None:
-        # Made anew in the order of ids, which is that of how common words are: common ones lie close together in memory then.
-        by_id = sorted(vocabulary.items(), key=lambda entry: entry[1])
-        super().__init__((word.encode().decode(), _packed((token,))) for word, token in by_id)
+        # Made anew, so that common words lie close together in memory.
+        super().__init__((word.encode().decode(), _packed((token,))) for word, token in _by_id(vocabulary))
         self._cut = cut
         self._own = len(self)
 
@@ -77,6 +77,11 @@ class _Words(dict[str, bytes]):
         return pieces
 
 
+def _by_id(vocabulary: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Words and their ids in the order of ids, which is that of how common words are."""
+    return sorted(vocabulary.items(), key=lambda entry: entry[1])
+
+
 def _packed(ids: Sequence[int]) -> bytes:
     return np.array(ids, dtype=np.intp).tobytes()
 
@@ -87,6 +92,7 @@ class WordPiece:
     Args:
         tokenizer: the JSON of a `tokenizers` tokenizer: BertNormalizer (lower case), BertPreTokenizer, WordPiece, and no
             special tokens.
+        compiled: whether the compiled kernel does the work.
 
     Attributes:
         reference: the same tokenizer by Hugging Face's library.
@@ -96,7 +102,7 @@ class WordPiece:
         CheckpointError: `tokenizer` is something else.
     """
 
-    def __init__(self, tokenizer: str) -> None:
+    def __init__(self, tokenizer: str, *, compiled: bool = COMPILED) -> None:
         try:
             self.reference: Tokenizer = Tokenizer.from_str(tokenizer)
             self.reference.no_padding()
@@ -107,18 +113,36 @@ class WordPiece:
             self._unknown = vocabulary[self._model.unk_token]
         except Exception as error:  # tokenizers raises Exception itself
             raise CheckpointError(f"The tokenizer is not a WordPiece tokenizer that can be read: {error!r}.") from error
-        self._pieces = _Words(vocabulary, self._cut).__getitem__
+        self._tokens: Callable[[str], bytes] = (self._compiled if compiled else self._in_python)(vocabulary)
         self.size = max(vocabulary.values()) + 1
 
     def ids(self, text: str) -> NDArray[np.intp]:
         """The ids that `reference` gives, without those of unknown words: shape (n,)."""
+        return np.frombuffer(self.packed_ids(text), dtype=np.intp)
+
+    def packed_ids(self, text: str) -> bytes:
+        """The bytes of the array that `ids` gives."""
         if not text.isascii():
             text = _BEYOND_ASCII.sub(self._spell, text)
-        plain = text.encode().translate(_LOWER, _CONTROL)
-        for mark in set(plain.translate(None, _NOT_MARKS)):
-            plain = plain.replace(*_MARKS[mark])
-        # Joining ids as bytes takes half the time of gathering them in a list and making an array of that.
-        return np.frombuffer(b"".join(map(self._pieces, plain.decode().split())), dtype=np.intp)
+        return self._tokens(text)
+
+    def _compiled(self, vocabulary: Mapping[str, int]) -> Callable[[str], bytes]:
+        most = min(MAX_WORD, self._model.max_input_chars_per_word)
+        prefix = self._model.continuing_subword_prefix.encode()
+        words = {word.encode(): token for word, token in _by_id(vocabulary)}
+        return scan.WordPiece(words, prefix, self._unknown, most, _LOWER, _CONTROL, bytes(_MARKS)).ids
+
+    def _in_python(self, vocabulary: Mapping[str, int]) -> Callable[[str], bytes]:
+        pieces = _Words(vocabulary, self._cut).__getitem__
+
+        def tokens(text: str) -> bytes:
+            plain = text.encode().translate(_LOWER, _CONTROL)
+            for mark in set(plain.translate(None, _NOT_MARKS)):
+                plain = plain.replace(*_MARKS[mark])
+            # Joining ids as bytes takes half the time of gathering them in a list and making an array of that.
+            return b"".join(map(pieces, plain.decode().split()))
+
+        return tokens
 
     def _spell(self, found: re.Match[str]) -> str:
         return found[0].translate(self._characters)

@@ -7,12 +7,14 @@ Each part was fitted by itself to the same labels; what one of them takes for si
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from routellm.embeddings.base import Vector
+from routellm.embeddings.kernel import COMPILED, scan
 from routellm.routers.routers import CONSTANT_PART
 from routellm.routers.views import View
 
@@ -33,24 +35,44 @@ class Trees:
     feature: NDArray[np.int16]
     threshold: NDArray[np.float32]
     value: NDArray[np.float32]
-    _places: NDArray[np.intp] = field(init=False, repr=False, compare=False)
-    _first_leaves: NDArray[np.intp] = field(init=False, repr=False, compare=False)
-    _worth: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _answers: Callable[[Vector], Vector] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # numpy turns other indices into these at every call, which takes longer than all else.
-        object.__setattr__(self, "_places", self.feature.astype(np.intp))
-        object.__setattr__(self, "_first_leaves", np.arange(0, self.value.size, self.value.shape[1]))
-        object.__setattr__(self, "_worth", 2.0 ** np.arange(len(self.feature), dtype=np.float32)[::-1])
+        answers = compiled_answers if COMPILED else answers_in_python
+        object.__setattr__(self, "_answers", answers(self.feature, self.threshold, self.value))
 
     def predict(self, form: Vector) -> float:
         """The sum over trees, for one row of features, shape (features,)."""
-        leaf = self._worth.dot(form.take(self._places) > self.threshold)  # whole numbers, exact in float32
-        return float(self.value.take(self._first_leaves + leaf.astype(np.intp)).sum(dtype=np.float64))
+        return float(self._answers(form).sum(dtype=np.float64))
 
     def predict_batch(self, form: Vector) -> NDArray[np.float64]:
         """The sums of n rows, shape (n, features)."""
         return np.array([self.predict(row) for row in form], dtype=np.float64)
+
+
+def compiled_answers(
+    feature: NDArray[np.int16], threshold: NDArray[np.float32], value: NDArray[np.float32]
+) -> Callable[[Vector], Vector]:
+    """What gives each tree's answer to one row of features, shape (features,): float32, shape (trees,)."""
+    answers = scan.Trees(*map(np.ascontiguousarray, (feature, threshold, value))).answers
+    return lambda form: np.frombuffer(answers(np.ascontiguousarray(form, dtype=np.float32)), dtype=np.float32)
+
+
+def answers_in_python(
+    feature: NDArray[np.int16], threshold: NDArray[np.float32], value: NDArray[np.float32]
+) -> Callable[[Vector], Vector]:
+    """The same."""
+    # numpy turns other indices into these at every call, which takes longer than all else.
+    places = feature.astype(np.intp)
+    first_leaves = np.arange(0, value.size, value.shape[1])
+    worth = 2.0 ** np.arange(len(feature), dtype=np.float32)[::-1]
+
+    def answers(form: Vector) -> Vector:
+        leaf = worth.dot(form.take(places) > threshold)  # whole numbers, exact in float32
+        answer: Vector = value.take(first_leaves + leaf.astype(np.intp))
+        return answer
+
+    return answers
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,8 @@ def _read_parts(checkpoint: Checkpoint, viewer: Viewer, remedy: str) -> Parts:
         "words": BUCKETS if viewer.words else 0, "prior": len(viewer.priors), "bias": 1,
     }  # fmt: skip
     fits = [found[name].shape == (width,) for name, width in widths.items()]
-    fits += [feature.dtype == np.int16, feature.ndim == 2, feature.shape == threshold.shape]
+    fits += [feature.dtype == np.int16, threshold.dtype == value.dtype == np.float32]
+    fits += [feature.ndim == 2, feature.shape == threshold.shape]
     if not all(fits) or value.shape != (feature.shape[1], 2 ** len(feature)):
         shapes = {name: tensor.shape for name, tensor in found.items()}
         raise CheckpointError(f"{checkpoint.path}: the tensors' shapes don't fit together: {shapes}.")

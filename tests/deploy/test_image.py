@@ -52,7 +52,7 @@ def test_the_build_gets_what_the_package_is_made_of_and_nothing_else() -> None:
     admitted = {rule[1:] for rule in rules if rule.startswith("!")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert rules[0] == "*"
-    assert admitted == {"pyproject.toml", "routellm", project["readme"], *project["license-files"]}
+    assert admitted == {"pyproject.toml", "setup.py", "routellm", project["readme"], *project["license-files"]}
     assert all((ROOT / name).exists() for name in admitted)
 
 

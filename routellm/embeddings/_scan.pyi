@@ -1,0 +1,50 @@
+"""The compiled kernel's types (`native/module.c`); what they are for is said where they are made."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+class WordPiece:
+    def __init__(
+        self,
+        vocabulary: dict[bytes, int],
+        prefix: bytes,
+        unknown: int,
+        most: int,
+        lower: bytes,
+        dropped: bytes,
+        marks: bytes,
+        /,
+    ) -> None: ...
+    def ids(self, text: str, /) -> bytes: ...
+
+class Rows:
+    def __init__(self, rows: NDArray[Any], shifts: NDArray[Any], /) -> None: ...
+    def sum(self, ids: bytes, /) -> bytearray: ...
+
+class Surface:
+    def __init__(
+        self,
+        words: dict[bytes, int],
+        full: tuple[int, ...],
+        code: bytes,
+        math: bytes,
+        most_items: int,
+        log_items: float,
+        most_questions: int,
+        log_questions: float,
+        /,
+    ) -> None: ...
+    def features(self, text: bytes, chars: float, scale: float, /) -> bytearray: ...
+
+class Form:
+    def __init__(
+        self, words: dict[bytes, int], negations: dict[bytes, int], phrases: tuple[tuple[bytes, ...], ...], long_word: int, /
+    ) -> None: ...
+    def features(self, text: bytes, /) -> bytearray: ...
+
+class Trees:
+    def __init__(self, feature: NDArray[Any], threshold: NDArray[Any], value: NDArray[Any], /) -> None: ...
+    def answers(self, form: NDArray[Any], /) -> bytearray: ...
+
+def says_again(prompt: str, least: int, /) -> bool: ...

@@ -1,0 +1,47 @@
+/* The compiled kernel: what reading a prompt costs in Python, done in microseconds.
+ *
+ *     objects.c                    what the types share
+ *     wordpiece.c, rows.c          text -> ids -> the sum of their rows (wordpiece.py, static.py)
+ *     surface.c, form.c            the features of surface.py and form.py; features.c makes types of them
+ *     trees.c                      a router's trees (routers/parts.py)
+ *     repeats.c                    whether a prompt says anything again (normal.py)
+ *     words.c                      tables of words, and sets of a text's pieces
+ *
+ * It computes nothing of its own. Each type is given its tables by the Python module that describes what is computed, and its
+ * results equal that module's to the bit, which tests hold it to; where the kernel is not there, that module's own code runs.
+ * Objects never change once they are made, and no call keeps anything, so that threads may share them. Built for CPython's
+ * stable ABI, 3.11 and later.
+ */
+#include "objects.h"
+
+static PyMethodDef functions[] = {
+    {"says_again", (PyCFunction)(void (*)(void))says_again, METH_FASTCALL,
+     "says_again(prompt: str, least: int) -> bool\n\nWhether a piece of so many characters comes twice in a prompt of ASCII."},
+    {NULL, NULL, 0, NULL},
+};
+
+static int add_types(PyObject *module) {
+    PyType_Spec *specs[] = {&wordpiece_spec, &rows_spec, &surface_spec, &form_spec, &trees_spec};
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        PyObject *type = PyType_FromSpec(specs[i]);
+        int failed = !type || PyModule_AddType(module, (PyTypeObject *)type);
+        Py_XDECREF(type);
+        if (failed) return -1;
+    }
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)add_types},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "routellm.embeddings._scan",
+    .m_doc = "Text and tables, read in microseconds.",
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__scan(void) { return PyModuleDef_Init(&definition); }

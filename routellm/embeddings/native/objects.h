@@ -1,0 +1,35 @@
+/* What the types of the compiled kernel share: how they are made, and how they read what Python gives them. */
+#ifndef ROUTELLM_OBJECTS_H
+#define ROUTELLM_OBJECTS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "scan.h"
+
+/* An object of a type without a dictionary, all zeros; and what every type does last of all with it. */
+PyObject *new_object(PyTypeObject *type);
+void free_object(PyObject *self);
+
+/* The readers return -1 with an exception set. What they read is borrowed: the object has to stay. */
+int read_bytes(PyObject *object, Text *text);
+
+/* A table of the words of a dict[bytes, int]. Of words that begin with `prefix`, only what follows it; of others, nothing. */
+int read_words(PyObject *numbers, Text prefix, Words *words);
+
+/* The same for all words of a list that is looked up while a text is read. */
+int read_listed_words(PyObject *numbers, Words *words);
+
+/* An array's memory: `kind` is the format's letter, as `struct` and `array` have them. */
+int read_array(PyObject *array, char kind, Py_buffer *view);
+
+/* A bytearray for so many floats, and where they are. */
+PyObject *new_floats(Py_ssize_t count, float **at);
+
+int wants(const char *what, Py_ssize_t given, Py_ssize_t wanted);
+
+extern PyType_Spec wordpiece_spec, rows_spec, surface_spec, form_spec, trees_spec;
+
+PyObject *says_again(PyObject *module, PyObject *const *given, Py_ssize_t count);
+
+#endif

@@ -1,0 +1,99 @@
+/* A table of rows, as static.py has it: ids -> the sum of their rows. */
+#include "objects.h"
+
+#include <string.h>
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer rows, shifts;
+    size_t count, width;
+} Rows;
+
+#define MOST_SHIFT 4
+#define MOST_TOGETHER 16 /* rows: 16 * (128 << MOST_SHIFT) just fits 16 bits */
+
+/* Small sums in 16 bits, of which a processor adds many at a time, and their sum in 32. */
+static void add_rows(const Rows *self, const Py_ssize_t *ids, size_t count, int16_t *together, int32_t *sums) {
+    const size_t width = self->width;
+    for (size_t begin = 0; begin < count; begin += MOST_TOGETHER) {
+        memset(together, 0, width * sizeof *together);
+        for (size_t i = begin; i < count && i < begin + MOST_TOGETHER; i++) {
+            const int8_t *row = (const int8_t *)self->rows.buf + (size_t)ids[i] * width;
+            const int factor = 1 << ((const uint8_t *)self->shifts.buf)[ids[i]];
+            for (size_t column = 0; column < width; column++)
+                together[column] = (int16_t)(together[column] + row[column] * factor);
+        }
+        for (size_t column = 0; column < width; column++) sums[column] += together[column];
+    }
+}
+
+static PyObject *rows_sum(PyObject *object, PyObject *packed) {
+    const Rows *self = (const Rows *)object;
+    Text bytes;
+    float *out = NULL;
+    if (read_bytes(packed, &bytes)) return NULL;
+    const Py_ssize_t *ids = (const Py_ssize_t *)(const void *)bytes.at;
+    size_t count = bytes.length / sizeof *ids;
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] >= 0 && (size_t)ids[i] < self->count) continue;
+        PyErr_Format(PyExc_IndexError, "token %zd of %zu", ids[i], self->count);
+        return NULL;
+    }
+    int32_t *sums = PyMem_Calloc(self->width + 1, sizeof *sums + sizeof(int16_t));
+    PyObject *made = sums ? new_floats((Py_ssize_t)self->width, &out) : PyErr_NoMemory();
+    if (made) {
+        add_rows(self, ids, count, (int16_t *)(sums + self->width + 1), sums);
+        for (size_t column = 0; column < self->width; column++) out[column] = (float)sums[column];
+    }
+    PyMem_Free(sums);
+    return made;
+}
+
+static void rows_free(PyObject *object) {
+    PyBuffer_Release(&((Rows *)object)->rows);
+    PyBuffer_Release(&((Rows *)object)->shifts);
+    free_object(object);
+}
+
+static int check_rows(Rows *self) {
+    const uint8_t *shifts = self->shifts.buf;
+    if (self->rows.ndim != 2 || self->shifts.ndim != 1 || self->shifts.shape[0] != self->rows.shape[0]) return -1;
+    self->count = (size_t)self->rows.shape[0];
+    self->width = (size_t)self->rows.shape[1];
+    for (size_t i = 0; i < self->count; i++)
+        if (shifts[i] > MOST_SHIFT) return -1;
+    return 0;
+}
+
+static PyObject *rows_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
+    PyObject *rows, *shifts;
+    (void)names;
+    if (!PyArg_ParseTuple(arguments, "OO", &rows, &shifts)) return NULL;
+    Rows *self = (Rows *)new_object(type);
+    if (!self) return NULL;
+    if (read_array(rows, 'b', &self->rows) || read_array(shifts, 'B', &self->shifts)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    if (check_rows(self)) {
+        PyErr_Format(PyExc_ValueError, "wants rows of shape (n, width) and n shifts from 0 to %d", MOST_SHIFT);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static PyMethodDef rows_methods[] = {
+    {"sum", rows_sum, METH_O, "sum(ids: bytes) -> bytearray\n\nrows[id] * 2**shifts[id] added up: an array of float32."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot rows_slots[] = {
+    {Py_tp_new, (void *)rows_new},
+    {Py_tp_dealloc, (void *)rows_free},
+    {Py_tp_methods, rows_methods},
+    {Py_tp_doc, "Rows(rows, shifts)"},
+    {0, NULL},
+};
+
+PyType_Spec rows_spec = {"routellm.embeddings._scan.Rows", sizeof(Rows), 0, Py_TPFLAGS_DEFAULT, rows_slots};

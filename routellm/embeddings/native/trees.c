@@ -1,0 +1,93 @@
+/* Oblivious trees, as routers/parts.py has them: features -> what each tree answers. */
+#include "objects.h"
+
+#include <string.h>
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer feature, threshold, value;
+    size_t depth, count;
+    int16_t highest; /* feature */
+} Trees;
+
+static PyObject *trees_answers(PyObject *object, PyObject *array) {
+    const Trees *self = (const Trees *)object;
+    const int16_t *feature = self->feature.buf;
+    const float *threshold = self->threshold.buf, *value = self->value.buf;
+    Py_buffer form;
+    float *out;
+    if (read_array(array, 'f', &form)) return NULL;
+    PyObject *made = NULL;
+    if (self->highest >= form.len / (Py_ssize_t)sizeof(float))
+        PyErr_Format(PyExc_IndexError, "wants feature %d", (int)self->highest);
+    else
+        made = new_floats((Py_ssize_t)self->count, &out);
+    for (size_t tree = 0; made && tree < self->count; tree++) {
+        size_t leaf = 0;
+        for (size_t i = tree; i < self->depth * self->count; i += self->count)
+            leaf = 2 * leaf + (((const float *)form.buf)[feature[i]] > threshold[i]);
+        out[tree] = value[(tree << self->depth) + leaf];
+    }
+    PyBuffer_Release(&form);
+    return made;
+}
+
+static void trees_free(PyObject *object) {
+    Trees *self = (Trees *)object;
+    PyBuffer_Release(&self->feature);
+    PyBuffer_Release(&self->threshold);
+    PyBuffer_Release(&self->value);
+    free_object(object);
+}
+
+#define MOST_DEPTH 20
+
+static int check_trees(Trees *self) {
+    if (self->feature.ndim != 2 || self->threshold.ndim != 2 || self->value.ndim != 2) return -1;
+    if (self->feature.shape[0] > MOST_DEPTH) return -1;
+    self->depth = (size_t)self->feature.shape[0];
+    self->count = (size_t)self->feature.shape[1];
+    if (self->threshold.shape[0] != self->feature.shape[0] || self->threshold.shape[1] != self->feature.shape[1]) return -1;
+    if (self->value.shape[0] != self->feature.shape[1] || self->value.shape[1] != (Py_ssize_t)1 << self->depth) return -1;
+    self->highest = -1;
+    for (size_t i = 0; i < self->depth * self->count; i++) {
+        int16_t feature = ((const int16_t *)self->feature.buf)[i];
+        if (feature < 0) return -1;
+        if (feature > self->highest) self->highest = feature;
+    }
+    return 0;
+}
+
+static PyObject *trees_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
+    PyObject *feature, *threshold, *value;
+    (void)names;
+    if (!PyArg_ParseTuple(arguments, "OOO", &feature, &threshold, &value)) return NULL;
+    Trees *self = (Trees *)new_object(type);
+    if (!self) return NULL;
+    if (read_array(feature, 'h', &self->feature) || read_array(threshold, 'f', &self->threshold) ||
+        read_array(value, 'f', &self->value)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    if (check_trees(self)) {
+        PyErr_SetString(PyExc_ValueError, "wants features and thresholds of (depth, trees), values of (trees, 2**depth)");
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static PyMethodDef trees_methods[] = {
+    {"answers", trees_answers, METH_O, "answers(form: array of float32) -> bytearray\n\nA value a tree: an array of float32."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot trees_slots[] = {
+    {Py_tp_new, (void *)trees_new},
+    {Py_tp_dealloc, (void *)trees_free},
+    {Py_tp_methods, trees_methods},
+    {Py_tp_doc, "Trees(feature, threshold, value)"},
+    {0, NULL},
+};
+
+PyType_Spec trees_spec = {"routellm.embeddings._scan.Trees", sizeof(Trees), 0, Py_TPFLAGS_DEFAULT, trees_slots};

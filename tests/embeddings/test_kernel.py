@@ -1,0 +1,222 @@
+"""The compiled kernel against the same in Python: equal to the bit on any text, and no byte read that is not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from routellm.embeddings import form, surface
+from routellm.embeddings.kernel import scan
+from routellm.embeddings.normal import plain_text, without_repeats, without_repeats_in_python
+from routellm.embeddings.static import BUNDLED, compiled_sum, sum_in_python
+from routellm.embeddings.table import read_table
+from routellm.embeddings.wordpiece import MAX_WORD, WordPiece
+from routellm.routers.parts import answers_in_python, compiled_answers
+from tests.conftest import require
+from tests.embeddings.encoders import write_tokenizer
+from tests.prompts import ODD_PROMPTS
+
+TABLE = read_table(BUNDLED)
+IN_PYTHON = WordPiece(TABLE.tokenizer, compiled=False)
+
+
+@pytest.fixture(autouse=True)
+def kernel() -> None:
+    require("routellm.embeddings._scan")
+
+
+# What the features look for, and what almost is that.
+TRICKY = (
+    *("A.", "(b)", "(b) ", "f(a)", "J:", "K.", "e.g.", "U.S.A.", "a.m.", "A.b.", "A) red", "\nC: ", "\nB.\n"),
+    *("\n(D) 24 carat", "[UNK]", "x,y"),
+    *("\\", "\\alpha", "$", "$x$", "$$", "$x\n$", "```", "``", "`", "- ", "\n- one", "\n* two", "\n12. ", "\n3)", "\n-", '"'),
+    *("1,234.50", "1,,2,.5", "0.5.", ".5", "1.", "1/2/3", "9" * 23 + ".55", "9" * 30, "1e5", "0", "00", "007", "7", "3, 4"),
+    *("statement 1", "Statement II", "statement ii. ", "claim 2", "Assertion (", "ii. ii. ", "all of the", "ALL of the"),
+    *("NOT", "NOTE", "not", "EXCEPT:", "LEAST", "Which", "HOW", "solve", "if", "then", "the", "The", "half", "each", "hours"),
+    *("don't", "naïve", "café", "中文", "Ünïcode", "🙂", "\ud800", "\x00", "\x1c", "\x85", "\u2028", "\u0301", "##ing"),
+    *(". ", "? ", "! ", ".\n", "\n\n", " ", "\t", "\r\n", "\x0b", "Title Case", "McTitle", "It'S", "A1b", "bad-ly", "??"),
+    *("Say it again. ", "A", "passage", "import", "5.", "x" * 101),
+    *("This was said before.", "This was said before.", "unbelievably", "electroencephalographically", "zzzzqqq", "İstanbul"),
+)  # fmt: skip
+ANY_TEXT = st.one_of(
+    st.text(),
+    st.text(alphabet=st.characters(max_codepoint=127)),
+    st.lists(st.one_of(st.sampled_from(TRICKY), st.text(max_size=3)), max_size=40).map("".join),
+    st.lists(st.sampled_from(TRICKY), max_size=40).map(" ".join),
+)
+ANY_BYTES = st.one_of(st.binary(), ANY_TEXT.map(lambda text: text.encode("utf-8", "replace")))
+HUGE = ["", "a", "x" * 100_000, "ab " * 40_000, "\n" * 100_000, "$" * 100_000, "A." * 50_000, "9" * 100_000, "é" * 50_000]
+
+
+@pytest.fixture(scope="module")
+def compiled() -> WordPiece:
+    return WordPiece(TABLE.tokenizer, compiled=True)
+
+
+@pytest.mark.parametrize("text", [*ODD_PROMPTS, *TRICKY, *HUGE])
+def test_listed_texts_have_the_same_tokens(text: str, compiled: WordPiece) -> None:
+    assert compiled.packed_ids(text) == IN_PYTHON.packed_ids(text)
+
+
+def test_any_text_has_the_same_tokens(compiled: WordPiece) -> None:
+    @given(ANY_TEXT)
+    def check(text: str) -> None:
+        assert compiled.packed_ids(text) == IN_PYTHON.packed_ids(text)
+
+    check()
+
+
+def test_words_that_must_be_cut_have_the_same_tokens(compiled: WordPiece) -> None:
+    letters = st.sampled_from([*"abeinorstuxyz019", "é", "ß", "中", "д", "ท", "न"])
+
+    @given(st.lists(st.lists(letters, min_size=1, max_size=MAX_WORD + 5).map("".join), max_size=4).map(" ".join))
+    def check(text: str) -> None:
+        assert compiled.packed_ids(text) == IN_PYTHON.packed_ids(text)
+
+    check()
+
+
+def test_characters_of_every_kind_have_the_same_tokens_alone_and_within_a_word(compiled: WordPiece) -> None:
+    for code in (*range(0x3000), *range(0x3000, 0x110000, 257)):
+        text = f"a{chr(code)} {chr(code)} {chr(code)}b"
+        assert compiled.packed_ids(text) == IN_PYTHON.packed_ids(text), hex(code)
+
+
+def test_a_tokenizer_that_knows_little_has_the_same_tokens(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer.json")
+    tokenizer = (tmp_path / "tokenizer.json").read_text(encoding="utf-8")
+    for text in ("ab 9 a9b ! é日 c", "", "zz" * 60, *TRICKY):
+        assert WordPiece(tokenizer, compiled=True).packed_ids(text) == WordPiece(tokenizer, compiled=False).packed_ids(text)
+
+
+@given(st.lists(st.integers(0, len(TABLE.rows) - 1), max_size=100))
+@example([0] * 5_000)
+def test_rows_add_up_to_the_same(ids: list[int]) -> None:
+    packed = np.array(ids, dtype=np.intp).tobytes()
+    np.testing.assert_array_equal(compiled_sum(TABLE)(packed), sum_in_python(TABLE)(packed), strict=True)
+
+
+def test_rows_of_the_greatest_numbers_add_up() -> None:
+    for value in (-128, 127):
+        rows, shifts = np.full((1, 3), value, dtype=np.int8), np.array([4], dtype=np.uint8)
+        total = np.frombuffer(scan.Rows(rows, shifts).sum(bytes(8 * 1_000)), dtype=np.float32)
+        assert total.tolist() == [value * 16 * 1_000] * 3
+
+
+def same_features(text: bytes, chars: int, scale: float) -> bool:
+    one, other = surface.compiled_features()(text, chars, scale), surface.features_in_python(text, chars, scale)
+    return one.tobytes() == other.tobytes() and one.dtype == other.dtype and one.flags.writeable
+
+
+@given(ANY_BYTES, st.integers(0, 20_000), st.floats(1.0, 1e6))
+def test_surface_features_are_the_same(text: bytes, chars: int, scale: float) -> None:
+    assert same_features(text, chars, scale)
+
+
+@given(ANY_BYTES)
+def test_form_features_are_the_same(text: bytes) -> None:
+    one, other = form.compiled_features()(text), form.features_in_python(text)
+    assert one.tobytes() == other.tobytes()
+    assert one.flags.writeable
+
+
+@pytest.mark.parametrize("prompt", [*ODD_PROMPTS, *HUGE])
+def test_listed_prompts_have_the_same_features(prompt: str) -> None:
+    text = plain_text(prompt, surface.MAX_CHARS).encode("utf-8", "replace")
+    assert same_features(text, len(text), 1.0)
+    assert form.compiled_features()(text).tobytes() == form.features_in_python(text).tobytes()
+    assert without_repeats(prompt) == without_repeats_in_python(prompt)
+
+
+@given(ANY_TEXT)
+def test_what_is_said_again_is_found(text: str) -> None:
+    assert without_repeats(text) == without_repeats_in_python(text)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["Tell me more.", "Tell me more!", " ", "\n", "\x1d", "  \n ", "Tell me", "?", "so that it ends"])
+    )
+)
+def test_the_kernel_says_again_only_where_something_is(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    assert not scan.says_again(text, 10) or without_repeats_in_python(text) != text
+
+
+@given(st.integers(0, 4), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_trees_answer_the_same(depth: int, count: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    feature = draw.integers(0, 7, (depth, count), dtype=np.int16)
+    threshold = draw.integers(-2, 3, (depth, count)).astype(np.float32)
+    value = draw.standard_normal((count, 2**depth)).astype(np.float32)
+    row = draw.integers(-2, 3, 7).astype(np.float32)
+    one, other = (make(feature, threshold, value)(row) for make in (compiled_answers, answers_in_python))
+    assert one.tobytes() == other.tobytes()
+
+
+WRONG = {
+    "a token that there is not": (lambda: scan.Rows(TABLE.rows, TABLE.shifts).sum(np.array([10**6]).tobytes()), IndexError),
+    "a token below 0": (lambda: scan.Rows(TABLE.rows, TABLE.shifts).sum(np.array([-1]).tobytes()), IndexError),
+    "fewer shifts than rows": (lambda: scan.Rows(TABLE.rows, TABLE.shifts[:-1]), ValueError),
+    "a shift that is too great": (lambda: scan.Rows(TABLE.rows, TABLE.shifts + np.uint8(5)), ValueError),
+    "rows of another type": (lambda: scan.Rows(TABLE.scales, TABLE.shifts), TypeError),
+    "a table that is cut short": (lambda: scan.WordPiece({b"a": 0}, b"##", 0, 100, b"abc", b"", b""), ValueError),
+    "a word's number below 0": (lambda: scan.WordPiece({b"a": -1}, b"##", 0, 100, bytes(256), b"", b""), ValueError),
+    "a listed word that is too long": (lambda: scan.Form({b"x" * 33: 1}, {}, ((), (), ()), 8), ValueError),
+    "too many listed words": (lambda: scan.Form({b"%d" % i: 1 for i in range(999)}, {}, ((), (), ()), 8), ValueError),
+    "too many phrases": (lambda: scan.Form({}, {}, ((b"so",) * 33, (), ()), 8), ValueError),
+    "a lone surrogate": (lambda: WordPiece(TABLE.tokenizer, compiled=True)._tokens("\ud800"), UnicodeEncodeError),
+    "a feature that there is not": (lambda: tree(feature=5).answers(np.zeros(5, dtype=np.float32)), IndexError),
+    "a feature below 0": (lambda: tree(feature=-1), ValueError),
+}  # fmt: skip
+
+
+def tree(feature: int) -> scan.Trees:
+    one = np.zeros((1, 1), dtype=np.float32)
+    return scan.Trees(np.array([[feature]], dtype=np.int16), one, np.zeros((1, 2), dtype=np.float32))
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit_is_refused(case: str) -> None:
+    call, error = WRONG[case]
+    with pytest.raises(error):
+        call()
+
+
+SCORES = """
+import logging, sys
+logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
+if sys.argv[1] == "without":
+    sys.modules["routellm.embeddings._scan"] = None
+from routellm.embeddings import kernel
+from routellm.routers.routers import build_router
+from tests.prompts import ODD_PROMPTS
+assert kernel.COMPILED == (sys.argv[1] == "with")
+for name in ("mf", "gain_fast"):
+    print(build_router(name, None).calculate_strong_win_rates(ODD_PROMPTS).tobytes().hex())
+"""
+
+
+def test_without_the_kernel_the_scores_are_the_same_and_one_line_says_so() -> None:
+    run = {
+        way: subprocess.run([sys.executable, "-c", SCORES, way], capture_output=True, text=True, check=True, cwd=Path.cwd())
+        for way in ("with", "without")
+    }
+    assert run["with"].stdout == run["without"].stdout != ""
+    assert run["with"].stderr == ""
+    assert run["without"].stderr.startswith("WARNING routellm.embeddings routellm's compiled kernel is missing")
+    assert run["without"].stderr.count("\n") == 1
+
+
+def test_a_table_is_let_go_of() -> None:
+    before = sys.getrefcount(TABLE.rows)
+    for _ in range(3):
+        compiled_sum(TABLE)
+    after = sys.getrefcount(TABLE.rows)
+    assert after == before
