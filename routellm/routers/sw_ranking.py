@@ -24,10 +24,11 @@ from routellm.errors import CheckpointError, ConfigError, DataError
 from routellm.routers.battles import Battle, BattleTable, read_battles, read_embedded_battles, usable_battles
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
 from routellm.routers.checkpoint_features import read_features
+from routellm.routers.joined import SurfaceScale
 from routellm.routers.mf import PUBLISHED_EMBEDDING, PUBLISHED_STRONG, PUBLISHED_WEAK
 from routellm.routers.ranking import Ranking, Settings
 from routellm.routers.routers import CONSTANT_PART, Router
-from routellm.routers.similarity import PromptVectors, quantise
+from routellm.routers.similarity import Bytes, PromptVectors, quantise
 
 EMBEDDINGS_FILE = "embeddings.npy"
 """The file of a checkpoint with the prompts' vectors, int8; the columns of its battles are tensors of the weight file."""
@@ -83,19 +84,21 @@ class SimilarityWeightedRouter(Router):
             checkpoint = load_checkpoint(where, "sw_ranking")
             saved = read_settings(checkpoint)
             settings = saved.replaced(**given)
-            features, table, vectors = _read_checkpoint(checkpoint, embedding_model)
-            self._bind(features, Ranking(table, vectors, settings))
+            features, scale, table, vectors = _read_checkpoint(checkpoint, embedding_model)
+            self._bind(features, Ranking(table, vectors, settings), scale)
             self.quantiles = checkpoint.quantiles() if settings == saved else None
 
     @classmethod
-    def from_ranking(cls, features: PromptFeatures, ranking: Ranking) -> SimilarityWeightedRouter:
-        """A router of battles that are at hand, as a trainer has them."""
+    def from_ranking(
+        cls, features: PromptFeatures, ranking: Ranking, scale: SurfaceScale | None = None
+    ) -> SimilarityWeightedRouter:
+        """A router of battles that are at hand, as a trainer has them; `scale` goes with surface features."""
         router = cls.__new__(cls)
-        router._bind(features, ranking)
+        router._bind(features, ranking, scale)
         return router
 
-    def _bind(self, features: PromptFeatures, ranking: Ranking) -> None:
-        self.features = features
+    def _bind(self, features: PromptFeatures, ranking: Ranking, scale: SurfaceScale | None = None) -> None:
+        self.features, self._scale = features, scale
         self._adding = threading.Lock()
         self._take(ranking)
 
@@ -104,19 +107,23 @@ class SimilarityWeightedRouter(Router):
         features = self.features
         self.fingerprint = f"sw_ranking:{ranking.sha256()}:{features.embedder.fingerprint}:{features.surface_version}"
 
+    def _vectors(self, prompts: Sequence[str]) -> Bytes:
+        vectors = self.features.encode_batch(prompts)
+        return quantise(vectors if self._scale is None else self._scale.joined(vectors))
+
     def calculate_strong_win_rate(self, prompt: str) -> float:
         return float(self.calculate_strong_win_rates([prompt])[0])
 
     def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         if not prompts:
             return np.empty(0)
-        return np.asarray(0.5 + 0.5 * np.tanh(0.5 * self.ranking.win_logits(quantise(self.features.encode_batch(prompts)))))
+        return np.asarray(0.5 + 0.5 * np.tanh(0.5 * self.ranking.win_logits(self._vectors(prompts))))
 
     def explain(self, prompt: str) -> dict[str, float]:
         """`constant` is the log-odds by all battles weighed alike; `similar_battles` is what this prompt's weights change."""
         ranking = self.ranking  # one and the same for both parts
         constant = ranking.constant_logit()
-        logit = float(ranking.win_logits(quantise(self.features.encode_batch([prompt])))[0])
+        logit = float(ranking.win_logits(self._vectors([prompt]))[0])
         return {CONSTANT_PART: constant, "similar_battles": logit - constant}
 
     def add_battles(self, battles: Iterable[Battle]) -> int:
@@ -136,7 +143,7 @@ class SimilarityWeightedRouter(Router):
         if not usable:
             return 0
         place = {prompt: number for number, prompt in enumerate(dict.fromkeys(battle.prompt for battle in usable))}
-        vectors = quantise(self.features.encode_batch(list(place)))
+        vectors = self._vectors(list(place))
         with self._adding:
             extended = self.ranking.extended(BattleTable.of(usable, place), vectors)
             self.quantiles = None
@@ -178,7 +185,7 @@ def read_settings(checkpoint: Checkpoint) -> Settings:
 
 def _read_checkpoint(
     checkpoint: Checkpoint, embedding_model: str | Mapping[str, Any] | None
-) -> tuple[PromptFeatures, BattleTable, PromptVectors]:
+) -> tuple[PromptFeatures, SurfaceScale | None, BattleTable, PromptVectors]:
     path, tensors = checkpoint.path, checkpoint.tensors
     try:
         rows = np.load(checkpoint.file(EMBEDDINGS_FILE), mmap_mode="r", allow_pickle=False)
@@ -186,17 +193,18 @@ def _read_checkpoint(
         raise CheckpointError(f"{path / EMBEDDINGS_FILE}: is no array of numpy: {error}.") from error
     if rows.dtype != np.int8 or rows.ndim != 2:
         raise CheckpointError(f"{path / EMBEDDINGS_FILE}: must hold int8 in two dimensions, not {rows.dtype} in {rows.ndim}.")
+    features = read_features(checkpoint, embedding_model)
     try:
         table = BattleTable.from_columns(checkpoint.field("model_ids", list), tensors, len(rows))
+        scale = None if features.surface_version is None else SurfaceScale.from_tensors(tensors)
     except DataError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    features = read_features(checkpoint, embedding_model)
     if rows.shape[1] != features.dim:
         raise CheckpointError(
             f"{path}: holds vectors of {rows.shape[1]} numbers, where its features have {features.dim}: its files don't fit "
             f"together."
         )
-    return features, table, PromptVectors.of(rows)
+    return features, scale, table, PromptVectors.of(rows)
 
 
 def _read_data_sets(

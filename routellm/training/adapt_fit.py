@@ -1,8 +1,8 @@
 """Fit the parts of an adapted router to few labels: what each learns, and how much each counts.
 
 Every part is fitted by itself to the gap, the strong model's score less the weak one's, by least squares: APGR is linear in
-the gap, so a ranking by its expectation is the best there is. Penalties are chosen by the leave-one-out error, which ridge
-regression gives in closed form; the rest was chosen on other data (docs/adapting.md).
+the gap, so a ranking by its expectation is the best there is. Losses of the strong model alone count for less, since they are
+few and mostly chance. Few labels can't choose settings either: those here were chosen on other data (docs/lab-log.md).
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ FOLDS = 5
 FORM_WEIGHT = 0.7
 """Length of a mean form vector beside that of a mean embedding in the linear part."""
 
-PULL = 100.0
+PENALTY = 30.0
+"""Of the ridge regressions, whose rows have a length of about 1: in units of labels."""
+
+LOSS_WEIGHT = 0.5
+"""What a loss of the strong model counts beside a win. It mostly loses by chance, where both models could have been right."""
+
+PULL = 300.0
 """How many labels it takes to outweigh the guess that the labels and the prior routers are worth the same."""
 
-_PENALTIES = np.geomspace(1.0, 3000.0, 12)
 _LEAST_SPREAD = 1e-6
 _LEAST_SLOPE = 1e-3
 
@@ -71,12 +76,17 @@ class Scale:
         return replace(view, form=standardise(view.form, self.mean, self.spread))
 
 
-def fit_parts(view: View, gap: Floats, trees: Trees) -> Learned:
-    """Fit the linear parts to `gap`, shape (n,), and put them beside `trees`."""
+def softened(gap: Floats) -> Floats:
+    """What the parts are fitted to: the gap, shape (n,), with losses of the strong model weighed by `LOSS_WEIGHT`."""
+    return np.where(gap < 0.0, LOSS_WEIGHT * gap, gap)
+
+
+def fit_parts(view: View, target: Floats, trees: Trees) -> Learned:
+    """Fit the linear parts to `target`, shape (n,), and put them beside `trees`."""
     embedding_scale, form_scale = _length(view.embedding), _length(view.form) / FORM_WEIGHT
-    linear = ridge(np.hstack([view.embedding / embedding_scale, view.form / form_scale]), gap)
+    linear = ridge(np.hstack([view.embedding / embedding_scale, view.form / form_scale]), target)
     width, words_scale = view.embedding.shape[1], _length(view.words)
-    words = ridge(view.words / words_scale, gap) / words_scale
+    words = ridge(view.words / words_scale, target) / words_scale
     return Learned(linear[:width] / embedding_scale, linear[width:] / form_scale, words, trees)
 
 
@@ -86,26 +96,14 @@ def _length(rows: Vector) -> float:
 
 
 def ridge(rows: NDArray[np.floating], target: Floats) -> Floats:
-    """Weights, shape (features,), of the penalty with the least leave-one-out error; rows and target are centred first."""
-    rows = rows - rows.mean(axis=0)
-    target = target - target.mean()
-    tall = len(rows) > rows.shape[1]
-    spread, axes = np.linalg.eigh((rows.T @ rows if tall else rows @ rows.T).astype(np.float64))
-    spread = np.maximum(spread, 0.0)
-    # Primal (rows @ axes) or dual (axes) coordinates, whichever are fewer; the formulas below hold for both.
-    places = rows @ axes if tall else axes * np.sqrt(spread)
-    along = places.T @ target
-    best, least = along, np.inf
-    for penalty in _PENALTIES:
-        weights = along / (spread + penalty)
-        leverage = (places**2) @ (1.0 / (spread + penalty)) + 1.0 / len(rows)
-        error = float(np.mean(((target - places @ weights) / (1.0 - np.minimum(leverage, 0.999))) ** 2))
-        if error < least:
-            best, least = weights, error
-    if tall:
-        return np.asarray(axes @ best, dtype=np.float64)
-    inverse = np.where(spread > 1e-10, 1.0 / np.sqrt(np.maximum(spread, 1e-10)), 0.0)
-    return np.asarray(rows.T @ (axes @ (inverse * best)), dtype=np.float64)
+    """Weights, shape (features,), of least squares penalised by `PENALTY`; rows and target are centred first."""
+    rows, target = (rows - rows.mean(axis=0)).astype(np.float64), target - target.mean()
+    n, features = rows.shape
+    if n > features:
+        weights = np.linalg.solve(rows.T @ rows + PENALTY * np.eye(features), rows.T @ target)
+    else:  # the same with fewer unknowns
+        weights = rows.T @ np.linalg.solve(rows @ rows.T + PENALTY * np.eye(n), target)
+    return np.asarray(weights, dtype=np.float64)
 
 
 def folds_of(n: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -129,15 +127,15 @@ class CrossFit:
     trees: list[Trees]
 
 
-def cross_fit(view: View, gap: Floats, seed: int) -> CrossFit:
+def cross_fit(view: View, target: Floats, seed: int) -> CrossFit:
     """Fit on the folds; each prompt is scored by parts that never saw its label."""
     settings = TreeSettings()
-    scores = np.empty((len(gap), 3))
+    scores = np.empty((len(target), 3))
     trees = []
-    for number, (fitting, held) in enumerate(folds_of(len(gap), seed)):
+    for number, (fitting, held) in enumerate(folds_of(len(target), seed)):
         seen = view.take(fitting)
-        trees.append(fit_trees(seen.form, gap[fitting], settings, seed * FOLDS + number))
-        learned = fit_parts(seen, gap[fitting], trees[-1])
+        trees.append(fit_trees(seen.form, target[fitting], settings, seed * FOLDS + number))
+        learned = fit_parts(seen, target[fitting], trees[-1])
         scores[held] = learned.scores(view.take(held)) - learned.scores(seen).mean(axis=0)
     return CrossFit(scores, trees)
 
@@ -154,7 +152,7 @@ class Mix:
         return np.asarray(parts @ self.parts + prior @ self.prior, dtype=np.float64)
 
 
-def mix(parts: Floats, prior: NDArray[np.floating], gap: Floats) -> Mix:
+def mix(parts: Floats, prior: NDArray[np.floating], target: Floats) -> Mix:
     """The parts alike, each divided by its spread; their sum and the prior scores as least squares weighs them, none below 0.
 
     Few labels can't weigh, so the weights are drawn towards equal ones: half to the sum, half to the priors.
@@ -168,7 +166,7 @@ def mix(parts: Floats, prior: NDArray[np.floating], gap: Floats) -> Mix:
     prior_spread = np.where(prior.std(axis=0) < _LEAST_SPREAD, np.inf, prior.std(axis=0))
     columns = np.column_stack([together / together_spread, prior / prior_spread])
     equal = np.array([1.0, *np.full(prior.shape[1], 1.0 / prior.shape[1])])
-    weights = non_negative_least_squares(columns - columns.mean(axis=0), gap - gap.mean(), equal, PULL)
+    weights = non_negative_least_squares(columns - columns.mean(axis=0), target - target.mean(), equal, PULL)
     return Mix(weights[0] / together_spread / spread, weights[1:] / prior_spread)
 
 
@@ -191,11 +189,11 @@ def non_negative_least_squares(rows: Floats, target: Floats, towards: Floats, pu
     return weights
 
 
-def honest_scores(parts: Floats, prior: NDArray[np.floating], gap: Floats, seed: int) -> Floats:
+def honest_scores(parts: Floats, prior: NDArray[np.floating], target: Floats, seed: int) -> Floats:
     """Mixed scores, shape (n,), with each prompt's weights drawn from the other folds' labels."""
-    scores = np.empty(len(gap))
-    for fitting, held in folds_of(len(gap), seed):
-        weights = mix(parts[fitting], prior[fitting], gap[fitting])
+    scores = np.empty(len(target))
+    for fitting, held in folds_of(len(target), seed):
+        weights = mix(parts[fitting], prior[fitting], target[fitting])
         scores[held] = weights.scores(parts[held], prior[held] - prior[fitting].mean(axis=0))
     return scores
 

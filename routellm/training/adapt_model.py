@@ -11,7 +11,7 @@ from routellm.routers.adapted import AdaptedRouter
 from routellm.routers.parts import Parts
 from routellm.routers.views import Viewer
 from routellm.training.adapt_compare import Verdict, apgr, compare
-from routellm.training.adapt_fit import Mix, Scale, calibrate, combine, cross_fit, fit_parts, honest_scores, mix
+from routellm.training.adapt_fit import Mix, Scale, calibrate, combine, cross_fit, fit_parts, honest_scores, mix, softened
 from routellm.training.adapt_labels import Labels
 from routellm.training.boosting import joined
 
@@ -51,13 +51,13 @@ def adapt(labels: Labels, viewer: Viewer, seed: int) -> Adapted:
     """
     seen = viewer.see_batch(labels.prompts)
     scale = Scale.of(seen.form)
-    view, gap = scale.standardised(seen), labels.gap
-    rounds = [cross_fit(view, gap, ROUNDS * seed + number) for number in range(ROUNDS)]
+    view, gap, target = scale.standardised(seen), labels.gap, softened(labels.gap)
+    rounds = [cross_fit(view, target, ROUNDS * seed + number) for number in range(ROUNDS)]
     parts = np.mean([each.scores for each in rounds], axis=0)
-    weights = mix(parts, view.prior, gap)
+    weights = mix(parts, view.prior, target)
     scores = weights.scores(parts, view.prior)
     slope, bias = calibrate(scores, labels.won)
-    learned = fit_parts(view, gap, joined([trees for each in rounds for trees in each.trees]))
+    learned = fit_parts(view, target, joined([trees for each in rounds for trees in each.trees]))
     centre = float(learned.scores(view).mean(axis=0) @ weights.parts)
     combined = combine(scale, learned, weights, slope, bias - slope * centre)
     shipped = view.prior[:, 0].astype(np.float64)
@@ -65,7 +65,7 @@ def adapt(labels: Labels, viewer: Viewer, seed: int) -> Adapted:
         router=AdaptedRouter.from_parts(combined, viewer),
         parts=combined,
         win_rates=0.5 * (1.0 + np.tanh(0.5 * (slope * scores + bias))),
-        verdict=compare(shipped, honest_scores(parts, view.prior, gap, seed), gap, seed),
+        verdict=compare(shipped, honest_scores(parts, view.prior, target, seed), gap, seed),
         apgr_alone=_alone(parts, view.prior, list(viewer.priors), gap),
         influence=_influence(weights, parts, view.prior, list(viewer.priors)),
     )

@@ -7,11 +7,14 @@ regression on embedding and form and boosted trees on form, and their scores, ea
 is fitted within its sources, whose base rates say more of how they were made than of the prompt, unless `--across` names it.
 
 `gain_accurate` adds the log-odds of another router, `bert` if nothing else is said, divided by their spread as well.
+`gain_fast` can learn some of what that router knows (`--teacher bert`): a student of its log-odds joins the sum. That takes no
+labels, so the student learns from further prompts too (`--teacher-prompts`).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from routellm.routers.views import Viewer
 from routellm.training.adapt_fit import Scale
 from routellm.training.dataset import held_prompts
 from routellm.training.gain_fit import Floats, balanced, fit_members, fold, gather, platt
+from routellm.training.teaching import add_teacher_arguments, check_teacher, learn
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 
 
@@ -39,22 +43,14 @@ class FastGainTrainer(Trainer):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        add = parser.add_argument
-        add("--across", nargs="+", default=[], metavar="KIND",
-            help="kinds of comparisons (what stands before the slash in a source's name) whose sources differ in how often "
-            "the strong model wins because of their prompts; sources of other kinds are each taken for themselves",
-        )  # fmt: skip
-        add("--penalty", type=float, default=1.0, help="of the ridge regressions, a row's weight as unit (default: 1)")
-        add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static, the bundled one)")
+        _add_shared_arguments(parser)
+        add_teacher_arguments(parser)
 
     def fit(self, data: TrainingData, arguments: argparse.Namespace, work: Path, report: Report) -> Trained:
         self._check(arguments)
         gains = gather(data.rows, data.strong, data.weak)
         kinds = gains.kinds()
-        for kind in arguments.across:
-            if kind not in kinds:
-                known = ", ".join(map(repr, kinds))
-                raise ConfigError(f"--across names the kind {kind!r}{did_you_mean(kind, kinds)}; the data have: {known}.")
+        _check_known(arguments.across, kinds)
         priors = self._priors(arguments)
         features = PromptFeatures(load_embedder(arguments.embedding_model))
         viewer = Viewer(features, {entry["router"]: _build_prior(entry) for entry in priors}, words=False)
@@ -67,6 +63,13 @@ class FastGainTrainer(Trainer):
         report(f"fitting {len(kinds)} kinds of comparisons: {', '.join(kinds)}")
         fitting = np.flatnonzero(~is_held[gains.prompt])
         members = fit_members(gains, view, fitting, arguments.across, arguments.penalty, data.seed)
+        settings = {"kinds": list(kinds), "across": arguments.across, "penalty": arguments.penalty}
+        metrics: dict[str, Any] = {}
+        if arguments.teacher:
+            lesson = learn(arguments, viewer, scale, gains.prompts, view, is_held, data.seed, report)
+            members = members.joined_by(lesson.student, arguments.teacher_weight, view)
+            settings |= lesson.about
+            metrics["correlation_with_teacher"] = lesson.correlation
         scores = members.scores(view)
         share = 1.0 / max(float(scores.std()), 1e-9)
         weights = self._prior_weights(arguments, view.prior.astype(np.float64))
@@ -84,12 +87,13 @@ class FastGainTrainer(Trainer):
             router=self.router_class.from_parts(parts, viewer),
             tensors=tensors_of(parts),
             meta={"embedder": arguments.embedding_model, **meta_of(viewer), "priors": priors},
-            settings={"kinds": list(kinds), "across": arguments.across, "penalty": arguments.penalty},
-            metrics={"slope": slope, "validation_prompts_of_the_calibration": len(shown)},
+            settings=settings,
+            metrics={"slope": slope, "validation_prompts_of_the_calibration": len(shown), **metrics},
         )
 
     def _check(self, arguments: argparse.Namespace) -> None:
         _check_above_0("--penalty", arguments.penalty)
+        check_teacher(arguments)
 
     def _priors(self, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         """The routers whose log-odds go into the sum, as `router.json` names them."""
@@ -109,7 +113,8 @@ class AccurateGainTrainer(FastGainTrainer):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        FastGainTrainer.add_arguments(parser)
+        _add_shared_arguments(parser)
+        parser.set_defaults(teacher=None)  # what it is to know of another router it asks that router
         add = parser.add_argument
         add("--prior", default="bert", metavar="NAME", help="the router whose log-odds are added (default: bert)")
         add("--prior-path", metavar="DIR", help="its checkpoint (default: the shipped one)")
@@ -117,7 +122,7 @@ class AccurateGainTrainer(FastGainTrainer):
             help="how much of it, beside everything else as 1 (default: 1)")  # fmt: skip
 
     def _check(self, arguments: argparse.Namespace) -> None:
-        super()._check(arguments)
+        _check_above_0("--penalty", arguments.penalty)
         _check_above_0("--prior-weight", arguments.prior_weight)
 
     def _priors(self, arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -126,6 +131,23 @@ class AccurateGainTrainer(FastGainTrainer):
 
     def _prior_weights(self, arguments: argparse.Namespace, prior: Floats) -> Floats:
         return np.asarray(arguments.prior_weight / np.maximum(prior.std(axis=0), 1e-9), dtype=np.float64)
+
+
+def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--across", nargs="+", default=[], metavar="KIND",
+        help="kinds of comparisons (what stands before the slash in a source's name) whose sources differ in how often "
+        "the strong model wins because of their prompts; sources of other kinds are each taken for themselves",
+    )  # fmt: skip
+    add("--penalty", type=float, default=1.0, help="of the ridge regressions, a row's weight as unit (default: 1)")
+    add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static, the bundled one)")
+
+
+def _check_known(across: list[str], kinds: Mapping[str, object]) -> None:
+    for kind in across:
+        if kind not in kinds:
+            known = ", ".join(map(repr, kinds))
+            raise ConfigError(f"--across names the kind {kind!r}{did_you_mean(kind, kinds)}; the data have: {known}.")
 
 
 def _check_above_0(flag: str, value: float) -> None:

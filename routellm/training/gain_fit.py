@@ -29,6 +29,9 @@ TREE_ROWS = 12_000
 SMALL = 5_000
 """A kind with so few rows is penalised twice as much, and smaller ones more: their hundreds of weights are worth less."""
 
+STUDENT_PENALTY = 0.1
+"""Of a student's ridge regression: scores of another router are without chance, so they can be followed closely."""
+
 _LEAST_SPREAD = 1e-9
 
 
@@ -147,6 +150,13 @@ class Members:
             total += trees.predict_batch(view.form) / spread
         return total
 
+    def joined_by(self, student: tuple[Linear, Trees], weight: float, view: View) -> Members:
+        """The members and a student, whose scores of `view` get `weight` times the spread of the members' sum."""
+        linear, trees = student
+        own = float((linear.scores(view) + trees.predict_batch(view.form)).std())
+        spread = max(own, _LEAST_SPREAD) / (weight * max(float(self.scores(view).std()), _LEAST_SPREAD))
+        return Members([*self.linear, (linear, spread)], [*self.boosted, (trees, spread)])
+
 
 def fit_members(gains: Gains, view: View, rows: NDArray[np.intp], across: Sequence[str], penalty: float, seed: int) -> Members:
     """A ridge regression and trees for each kind of comparison.
@@ -171,6 +181,13 @@ def fit_members(gains: Gains, view: View, rows: NDArray[np.intp], across: Sequen
         members.linear.append((linear, max(float(linear.scores(view).std()), _LEAST_SPREAD)))
         members.boosted.append((trees, max(float(trees.predict_batch(view.form).std()), _LEAST_SPREAD)))
     return members
+
+
+def fit_student(view: View, target: Floats, seed: int) -> tuple[Linear, Trees]:
+    """A ridge regression of `target`, another router's log-odds of the prompts, and trees of what it leaves."""
+    one_group, weights = np.zeros(len(target), dtype=np.int64), np.ones(len(target))
+    linear = fit_linear(view, target, one_group, weights, STUDENT_PENALTY)
+    return linear, fit_boosted(view.form, target - linear.scores(view), one_group, weights, seed)
 
 
 def platt(scores: Floats, won: Floats, weights: Floats) -> tuple[float, float]:

@@ -12,13 +12,17 @@ import numpy as np
 
 from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.features import PromptFeatures
-from routellm.errors import DataError
+from routellm.embeddings.surface import SURFACE_VERSION
+from routellm.errors import ConfigError, DataError
 from routellm.routers.battles import MIN_CHARS, Battle, BattleTable
+from routellm.routers.joined import SurfaceScale
 from routellm.routers.ranking import Ranking, Settings
 from routellm.routers.similarity import PromptVectors, quantise
 from routellm.routers.sw_ranking import EMBEDDINGS_FILE, SimilarityWeightedRouter, checkpoint_meta
 from routellm.training.preferences import Preference
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
+
+_LONGEST = 100.0
 
 
 class SimilarityWeightedTrainer(Trainer):
@@ -30,6 +34,9 @@ class SimilarityWeightedTrainer(Trainer):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
         add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static, the bundled one)")
+        add("--surface-length", type=float, default=0.0, metavar="X",
+            help="compare prompts by surface features too, of so much length beside the embedding's 1; 0 leaves them out, as "
+            "the paper does (default: %(default)s)")  # fmt: skip
         add("--num-tiers", type=int, default=10, metavar="N", help="tiers of models, at most (default: %(default)s)")
         add("--sharpness", type=float, default=1.0, metavar="S",
             help="how much more similar battles weigh than others; 1 is the paper's (default: %(default)s)")  # fmt: skip
@@ -41,20 +48,25 @@ class SimilarityWeightedTrainer(Trainer):
             "also all wins of the first model as much as all of the second (default: %(default)s)")  # fmt: skip
 
     def fit(self, data: TrainingData, arguments: argparse.Namespace, work: Path, report: Report) -> Trained:
+        if not 0.0 <= arguments.surface_length <= _LONGEST:
+            raise ConfigError(f"--surface-length is {arguments.surface_length:g}; it must be from 0 to {_LONGEST:g}.")
         settings = Settings(data.strong, data.weak, arguments.num_tiers, arguments.sharpness)
         kept = _kept(data, arguments.ties)
         battles = _weighed(kept, arguments.balance)
         place = {prompt: number for number, prompt in enumerate(dict.fromkeys(battle.prompt for battle in battles))}
         report(f"embedding {len(place):,} prompts of {len(battles):,} battles")
-        features = PromptFeatures(load_embedder(arguments.embedding_model), surface_version=None)
-        rows = quantise(features.encode_batch(list(place)))
+        version = SURFACE_VERSION if arguments.surface_length > 0.0 else None
+        features = PromptFeatures(load_embedder(arguments.embedding_model), version)
+        vectors = features.encode_batch(list(place))
+        scale = None if version is None else SurfaceScale.of(vectors, arguments.surface_length)
+        rows = quantise(vectors if scale is None else scale.joined(vectors))
         ranking = Ranking(BattleTable.of(battles, place), PromptVectors.of(rows), settings)
         report(f"{len(ranking.table.models)} models in {ranking.tier_count} tiers")
         array = work / EMBEDDINGS_FILE
         np.save(array, rows, allow_pickle=False)
         return Trained(
-            SimilarityWeightedRouter.from_ranking(features, ranking),
-            ranking.table.columns(),
+            SimilarityWeightedRouter.from_ranking(features, ranking, scale),
+            {**ranking.table.columns(), **(scale.tensors() if scale else {})},
             {**checkpoint_meta(features, ranking), "embedder": arguments.embedding_model},
             files={EMBEDDINGS_FILE: array},
             settings={
@@ -62,6 +74,7 @@ class SimilarityWeightedTrainer(Trainer):
                 "balance": arguments.balance,
                 "num_tiers": settings.num_tiers,
                 "sharpness": settings.sharpness,
+                "surface_length": arguments.surface_length,
                 "battles": len(battles),
                 "prompts": len(place),
             },

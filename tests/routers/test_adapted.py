@@ -38,7 +38,8 @@ def test_a_batch_equals_singles_to_the_bit(router: AdaptedRouter) -> None:
 def test_the_explanation_adds_up_to_the_log_odds(router: AdaptedRouter) -> None:
     for prompt in [*ODD_PROMPTS, "I had 30 ships and sold 20% each week. How many remain?"]:
         parts = router.explain(prompt)
-        assert sum(parts.values()) == pytest.approx(log_odds(router.calculate_strong_win_rate(prompt)), abs=1e-4)
+        explained = np.clip(sum(parts.values()), -CLIP, CLIP)  # as log_odds cuts off
+        assert explained == pytest.approx(log_odds(router.calculate_strong_win_rate(prompt)), abs=1e-4)
         assert {"constant", "embedding", "words", "trees", "router: mf", "form: stem_numbers"} <= set(parts)
 
 

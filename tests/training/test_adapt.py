@@ -10,7 +10,7 @@ import pytest
 from routellm.routers.routers import build_router
 from routellm.training import adapt_model
 from routellm.training.adapt_compare import apgr, compare
-from routellm.training.adapt_fit import calibrate, mix, non_negative_least_squares, ridge
+from routellm.training.adapt_fit import calibrate, mix, non_negative_least_squares, ridge, softened
 from routellm.training.adapt_labels import Labels
 from routellm.training.adapt_model import adapt
 from routellm.training.boosting import TreeSettings, fit_trees, joined
@@ -120,6 +120,10 @@ def test_ridge_of_primal_and_dual_agree() -> None:
     rows, target = draw.normal(size=(40, 39)), draw.normal(size=40)
     padded = np.hstack([rows, np.zeros((40, 2))])
     assert ridge(padded, target)[:39] == pytest.approx(ridge(rows, target), abs=1e-8)
+
+
+def test_losses_of_the_strong_model_count_half() -> None:
+    assert softened(np.array([1.0, 0.25, 0.0, -0.5, -1.0])).tolist() == [1.0, 0.25, 0.0, -0.25, -0.5]
 
 
 def test_trees_learn_an_interaction_and_repeat_themselves() -> None:

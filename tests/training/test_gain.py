@@ -20,6 +20,7 @@ from routellm.training.boosting import TreeSettings
 from routellm.training.gain_fit import Gains, balanced, gather, platt
 from routellm.training.overlap import prompt_hash
 from routellm.training.preferences import Preference
+from routellm.training.testprompts import TestPrompts
 from tests.training.files import write
 from tests.training.gains import comparisons, prompt, run_train
 
@@ -111,6 +112,41 @@ def test_another_prior_checkpoint_is_named_in_the_folder(tmp_path: Path) -> None
     assert str(router.fingerprint).endswith(prior["fingerprint"])
 
 
+def test_a_student_follows_its_teacher_by_its_weight(tmp_path: Path) -> None:
+    """`sw_ranking` of the same data in reverse is a teacher whose scores fall where those of the comparisons rise."""
+    turned = [{**row, "outcome": "weak" if row["outcome"] == "strong" else "tie"} for row in comparisons(200)]
+    assert run_train("sw_ranking", write(tmp_path / "turned.jsonl", turned), tmp_path / "teacher") == 0
+    others = write(tmp_path / "others.jsonl", [{"prompt": prompt("sums", True, number)} for number in range(500, 520)])
+    leads = []
+    for weight in ("0.01", "100"):
+        (folder := tmp_path / weight).mkdir()
+        flags = ["--teacher", "sw_ranking", "--teacher-path", str(tmp_path / "teacher"), "--teacher-prompts", others]
+        router = trained(folder, *flags, "--teacher-weight", weight)
+        leads.append(np.mean([mean_score(router, one, True) - mean_score(router, one, False) for one in ("arts", "sums")]))
+        meta = json.loads((folder / "made" / META_FILE).read_text())
+        taught = meta["training"]
+        assert (taught["teacher"], taught["teacher_weight"]) == ("sw_ranking", float(weight))
+        assert taught["prompts_of_the_teacher"] == 400 - 120 + 20
+        assert taught["teacher_prompts"].startswith("others.jsonl sha256:")
+        assert meta["metrics"]["correlation_with_teacher"] > 0.5
+        assert meta["priors"] == []
+    assert leads[0] > 0.1
+    assert leads[1] < 0.05
+
+
+def test_prompts_for_a_teacher_that_hold_test_prompts_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "Which of these seven rivers carries the most water in a dry summer, and by how much does it lead the next one?"
+    known = TestPrompts.of({"exam": [("", secret)]})
+    monkeypatch.setattr(TestPrompts, "load", classmethod(lambda cls: known))
+    others = write(tmp_path / "others.jsonl", [{"prompt": secret}, {"prompt": "Another prompt."}])
+    trained(tmp_path, "--teacher", "mf", "--teacher-prompts", others)
+    assert "left out 1 prompts of" in capsys.readouterr().err
+    training = json.loads((tmp_path / "made" / META_FILE).read_text())["training"]
+    assert training["prompts_of_the_teacher"] == 400 - 120 + 1
+
+
 def test_excluded_prompts_are_gone_from_what_is_fitted_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = comparisons(200)
     out = sorted({row["prompt"] for row in rows})[:30]
@@ -148,6 +184,9 @@ def flatten(rows: list[dict[str, object]]) -> list[dict[str, object]]:
         ("gain_fast", ["--penalty", "nan"], 2, "--penalty is nan"),
         ("gain_fast", [], 1, "The training comparisons of the kind 'flat' end all alike"),
         ("gain_fast", ["--prior", "mf"], 2, "--prior"),
+        ("gain_fast", ["--teacher-prompts", "some.jsonl"], 2, "speak of a teacher; name one by --teacher"),
+        ("gain_fast", ["--teacher", "mf", "--teacher-weight", "0"], 2, "--teacher-weight is 0; it must be a number above 0"),
+        ("gain_accurate", ["--teacher", "mf"], 2, "--teacher"),
         ("gain_accurate", ["--prior-weight", "0"], 2, "--prior-weight is 0; it must be a number above 0"),
         ("gain_accurate", ["--prior-weight", "inf"], 2, "--prior-weight is inf"),
         ("gain_accurate", ["--prior", "brt"], 2, "Unknown router 'brt'"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from routellm.errors import ConfigError, DataError
-from routellm.routers.battles import Outcome
+from routellm.routers.battles import Battle, Outcome
 from routellm.routers.checkpoint import META_FILE
 from routellm.routers.sw_ranking import EMBEDDINGS_FILE, SimilarityWeightedRouter
 from routellm.training.preferences import Preference
@@ -112,6 +112,38 @@ def test_balance_gives_sources_or_their_outcomes_equal_weight(tmp_path: Path) ->
     assert max(outcomes.values()) == pytest.approx(min(outcomes.values()), rel=1e-5)
 
 
+def test_surface_features_tell_apart_what_an_embedding_takes_for_alike(tmp_path: Path) -> None:
+    """The strong model wins where the same words hold numbers and come twice over."""
+    short, long = "Add the apples of Tom", "Add the apples of Tom, 3 + {}; and then, add the apples of Tom: 5 * {}?"
+    rows = [
+        Preference(long.format(n, n + 7) if n % 2 else f"{short} {'and Ann ' * (n % 3)}.", "strong", "weak", outcome, "votes")
+        for n, outcome in ((n, "first" if n % 2 else "second") for n in range(120))
+    ]
+    apart = []
+    for length in ("0", "1"):
+        found = train(rows, tmp_path, "--surface-length", length).router.calculate_strong_win_rates([long.format(8, 9), short])
+        apart.append(found[0] - found[1])
+    assert apart[1] > apart[0] + 0.02
+
+
+def test_joined_vectors_are_saved_and_loaded(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": row.prompt, "strong_score": row.outcome == "first", "weak_score": row.outcome == "second"}
+        for row in votes()
+    ]
+    (tmp_path / "votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / "out"
+    flags = ["--by-role", "--surface-length", "0.5", "--output", str(output)]
+    assert main(["sw_ranking", "--data", str(tmp_path / "votes.jsonl"), *flags]) == 0
+    loaded = SimilarityWeightedRouter(checkpoint_path=str(output))
+    hard, easy = loaded.calculate_strong_win_rates(QUESTIONS)
+    assert hard > easy
+    assert [loaded.calculate_strong_win_rate(one) for one in QUESTIONS] == [hard, easy]
+    assert loaded.add_battles([Battle(QUESTIONS[1], "strong", "weak", "first")] * 200) == 200
+    assert loaded.calculate_strong_win_rate(QUESTIONS[1]) > easy
+    assert "| surface_length | 0.5 |" in (output / "README.md").read_text()
+
+
 def test_what_can_not_be_trained_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No battle is left of 5 comparisons"):
         train([Preference("short prompt", "strong", "weak", "first", "votes")] * 5, tmp_path)
@@ -121,6 +153,8 @@ def test_what_can_not_be_trained_on(tmp_path: Path) -> None:
         train([Preference(HARD, "strong", "weak", "tie", "votes")] * 5, tmp_path, "--ties", "drop")
     with pytest.raises(ConfigError, match="no model 'weak'"):
         train([Preference(HARD, "strong", "other", "first", "votes")] * 5, tmp_path)
+    with pytest.raises(ConfigError, match="--surface-length is -1; it must be from 0"):
+        train(votes(20), tmp_path, "--surface-length", "-1")
     with pytest.raises(ConfigError, match="num_tiers is 1"):
         train(votes(20), tmp_path, "--num-tiers", "1")
 
