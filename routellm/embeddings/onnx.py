@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ TOKENIZER = "tokenizer.json"
 MODELS = ("model.onnx", "onnx/model.onnx")
 """Where a model is looked for in its folder: as our export writes it, and as most repositories of the hub have it."""
 
-_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+_INPUTS: dict[str, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
+    "input_ids": np.asarray,
+    "attention_mask": np.ones_like,
+    "token_type_ids": np.zeros_like,
+}
+"""What a model of text may take -> the same made of the token ids of one prompt."""
 
 _SLOWER_FUSION = "SkipLayerNormFusion"
 """onnxruntime joins an addition and a normalisation into one operator, which takes longer than the two: two layers of MiniLM
@@ -55,9 +60,10 @@ class TextModel:
     ) -> None:
         self._model = model
         self._session = _open_session(model, threads)
-        self._inputs = [each.name for each in self._session.get_inputs()]
-        if not {"input_ids"} <= set(self._inputs) <= _INPUTS:
-            raise CheckpointError(f"{str(model)!r} takes {self._inputs}; a model of text takes some of {sorted(_INPUTS)}.")
+        inputs = [each.name for each in self._session.get_inputs()]
+        if not {"input_ids"} <= set(inputs) <= set(_INPUTS):
+            raise CheckpointError(f"{str(model)!r} takes {inputs}; a model of text takes some of {sorted(_INPUTS)}.")
+        self._inputs = {name: _INPUTS[name] for name in inputs}
         outputs = [each.name for each in self._session.get_outputs()]
         self._output = output if output in outputs else outputs[0]
         self._ids = TokenIds(tokenizer, max_tokens, truncation)
@@ -67,8 +73,7 @@ class TextModel:
     def run(self, prompt: str) -> NDArray[np.float32]:
         """The output for one prompt, without the axis of prompts."""
         ids = np.array([self._ids.of(prompt)], dtype=np.int64)
-        values = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        feed = {name: values[name] for name in self._inputs}
+        feed = {name: make(ids) for name, make in self._inputs.items()}
         output: NDArray[np.float32] = self._session.run([self._output], feed)[0][0]
         return output
 

@@ -6,12 +6,15 @@ the right end, all prompts that begin alike look alike.
 
 from __future__ import annotations
 
+import json
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from routellm.embeddings.base import valid_utf8
+from routellm.embeddings.wordpiece import MAX_WORD, WordPiece
 from routellm.errors import CheckpointError
 
 HEAD, HEAD_TAIL = "head", "head-tail"
@@ -51,10 +54,13 @@ class TokenIds:
         self._max_characters = CHARACTERS_A_TOKEN * max_tokens
         self._head = max_tokens if truncation == HEAD else max(1, round(HEAD_SHARE * max_tokens))
         self._tail = max_tokens - self._head
+        self._quick = _QuickTokens.of(tokenizer, self._tokenizer)
 
     def of(self, prompt: str) -> list[int]:
         """The ids of one prompt."""
-        return self._cut(self._tokenizer.encode(self._readable(prompt)).ids)
+        text = self._readable(prompt)
+        quick = None if self._quick is None else self._quick.ids(text)
+        return self._cut(self._tokenizer.encode(text).ids if quick is None else quick)
 
     def of_batch(self, prompts: Sequence[str]) -> list[list[int]]:
         """The ids of each prompt, equal to `of`."""
@@ -69,4 +75,42 @@ class TokenIds:
 
     def _cut(self, ids: list[int]) -> list[int]:
         # The special tokens are the first and the last id, so that both stay.
-        return ids if len(ids) <= self._head + self._tail else ids[: self._head] + ids[-self._tail :]
+        if len(ids) <= self._head + self._tail:
+            return ids
+        return ids[: self._head] + ids[-self._tail :] if self._tail else [*ids[: self._head - 1], ids[-1]]
+
+
+class _QuickTokens:
+    """The ids of most prompts in a fifth of the time, by look-ups.
+
+    Of prompts whose tokens follow from the vocabulary alone: ASCII, no word so long that it is unknown, no special token spelt
+    out.
+    """
+
+    def __init__(self, wordpiece: WordPiece, first: int, last: int, special: Sequence[str]) -> None:
+        self._wordpiece, self._first, self._last, self._special = wordpiece, first, last, special
+
+    @classmethod
+    def of(cls, file: Path, tokenizer: Tokenizer) -> _QuickTokens | None:
+        """For BERT's lower-case tokenizer with all of ASCII in its vocabulary; None for any other."""
+        text = file.read_text(encoding="utf-8")
+        made = json.loads(text)
+        normalizer, splitter, model = (made.get(part) or {} for part in ("normalizer", "pre_tokenizer", "model"))
+        kinds = (normalizer.get("type"), splitter.get("type"), model.get("type"))
+        if kinds != ("BertNormalizer", "BertPreTokenizer", "WordPiece"):
+            return None
+        characters = {*string.ascii_lowercase, *string.digits}
+        needed = characters.union(string.punctuation, (f"{model['continuing_subword_prefix']}{each}" for each in characters))
+        plain = normalizer["lowercase"] and normalizer["clean_text"] and model["max_input_chars_per_word"] >= MAX_WORD
+        around = tokenizer.encode("a").ids
+        if not plain or not needed <= set(model["vocab"]) or around[1:-1] != [model["vocab"]["a"]]:
+            return None
+        return cls(WordPiece(text), around[0], around[-1], [each["content"] for each in made["added_tokens"]])
+
+    def ids(self, text: str) -> list[int] | None:
+        """The ids, the special ones included; None where they have to be found by the tokenizer itself."""
+        if not text.isascii() or max(map(len, text.split()), default=0) > MAX_WORD:
+            return None
+        if any(token in text for token in self._special):
+            return None
+        return [self._first, *self._wordpiece.ids(text).tolist(), self._last]

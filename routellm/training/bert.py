@@ -21,7 +21,7 @@ from routellm.training.pinned import HASHES, MODEL, REVISION
 from routellm.training.schedule import check_schedule, schedule_of
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 
-LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript")
+LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
 EXTRAS = "torch,distill"
 WEIGHTS = "model.safetensors"
 RATES = ("strong_wins", "tie", "weak_wins")
@@ -55,6 +55,10 @@ class BertTrainer(Trainer):
         add("--check-size", type=int, default=1000, metavar="ROWS", help="validation rows an epoch (default: %(default)s)")
         add("--warmup", type=float, default=defaults.warmup, metavar="SHARE", help="of the steps (default: %(default)s)")
         add("--patience", type=int, default=defaults.patience, help="epochs without progress (default: %(default)s)")
+        add("--refit-head", action="store_true",
+            help="at the end, fit the last layer anew to all training rows, each kind of comparison apart")  # fmt: skip
+        add("--across", nargs="+", default=[], metavar="KIND",
+            help="with --refit-head: kinds whose sources can be compared with each other (default: none)")  # fmt: skip
         add("--no-source-intercepts", action="store_true", help="learn no offset per source of data")
         add("--save-every", type=int, default=defaults.save_every, metavar="STEPS",
             help="steps between the states that --resume goes on from (default: %(default)s)")  # fmt: skip
@@ -68,12 +72,13 @@ class BertTrainer(Trainer):
         """
         _check_arguments(arguments)
         _check_libraries()
-        from routellm.training import bert_export, bert_fit, bert_model
+        from routellm.training import bert_export, bert_fit, bert_model, bert_refit
         from routellm.training.fine_tuning import STATE
 
         folder = bert_model.find_encoder(arguments.encoder)
         tokens = TokenIds(folder / TOKENIZER, arguments.max_length, arguments.truncation)
         examples, held = make_examples(data.rows, data.held, data.strong, data.weak, tokens.of_batch)
+        bert_refit.check_kinds(examples, arguments.across)
         training, checking = np.flatnonzero(~held), np.flatnonzero(held)
         checking = sample_for_checks(examples, checking, arguments.check_size, data.seed)
         report(_describe(examples, training, checking))
@@ -84,15 +89,17 @@ class BertTrainer(Trainer):
         bert_model.freeze(model, arguments.frozen_layers)
         schedule = schedule_of(arguments, len(training), data.seed)
         settings = Settings(**schedule, head_learning_rate=arguments.head_learning_rate)
-        described = {**_about_encoder(arguments, folder), **asdict(settings)}
+        described = {**_about_encoder(arguments, folder), **asdict(settings), **_about_head(arguments)}
         fit = bert_fit.Fit(model, examples, training, checking, settings, work / STATE)
         if arguments.resume:
             fit.resume()
         fit.run(report)
+        if arguments.refit_head:
+            bert_refit.refit_head(model, examples, training, bert_fit.TOKENS_AT_ONCE, arguments.across)
 
         logits, rates = fit.logits(checking), examples.share @ examples.class_rates(training)
         offset = bert_export.serving_offset(logits, rates)
-        files = bert_export.export_classifier(model, folder, offset, arguments.max_length, work)
+        files = bert_export.export_classifier(model, folder, offset, [examples.ids[row] for row in checking.tolist()], work)
         served = OnnxClassifier(files[ONNX], files[TOKENIZER], arguments.max_length, truncation=arguments.truncation)
         near = bert_export.agreement(served, [examples.prompts[row] for row in checking.tolist()], logits + offset)
         report(f"int8 against float32 on {len(checking):,} prompts: rank correlation {near['int8_rank_correlation']:.4f}")
@@ -115,6 +122,8 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     check_schedule(arguments, rates=["head_learning_rate"])
     if arguments.max_length < 3:
         raise ConfigError(f"--max-length is {arguments.max_length}; two tokens are special, so it must be at least 3.")
+    if arguments.across and not arguments.refit_head:
+        raise ConfigError("--across says how --refit-head fits; give that too.")
 
 
 def _check_libraries() -> None:
@@ -136,6 +145,10 @@ def _about_encoder(arguments: argparse.Namespace, folder: Path) -> dict[str, Any
         "max_length": arguments.max_length,
         "truncation": arguments.truncation,
     }
+
+
+def _about_head(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"refit_head": arguments.refit_head, "across": arguments.across}
 
 
 def _describe(examples: Examples, training: Rows, checking: Rows) -> str:

@@ -14,6 +14,7 @@ from routellm.embeddings.onnx import TOKENIZER
 from routellm.errors import CheckpointError, ConfigError
 from routellm.hub import resolve_folder
 from routellm.training import pinned
+from routellm.training.bert_graph import ACTIVATIONS, Shape, parameter_names
 
 DROPOUT = 0.1
 FILES = ("config.json", "model.safetensors", TOKENIZER)
@@ -39,11 +40,16 @@ class PromptClassifier(nn.Module):  # type: ignore[misc]  # torch is not typed h
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits, shape (prompts, 3), of ids and mask of shape (prompts, tokens)."""
+        logits: Tensor = self.head(self.dropout(self.pooled(input_ids, attention_mask)))
+        return logits
+
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The mean of the last hidden states, shape (prompts, width)."""
         types = torch.zeros_like(input_ids)
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=types).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        logits: Tensor = self.head(self.dropout((hidden * mask).sum(dim=1) / mask.sum(dim=1)))
-        return logits
+        mean: Tensor = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        return mean
 
 
 def find_encoder(where: str | None) -> Path:
@@ -63,15 +69,14 @@ def find_encoder(where: str | None) -> Path:
     return folder
 
 
-def load_encoder(folder: Path, layers: int | None, attention: str = "sdpa") -> Any:
+def load_encoder(folder: Path, layers: int | None) -> Any:
     """The encoder in float32, without pooler.
 
     Args:
         layers: how many of its layers are kept, from below; None keeps all.
-        attention: which implementation of transformers; "eager" is the one that exports to ONNX.
 
     Raises:
-        CheckpointError: it can't be loaded, or is not of BERT's kind.
+        CheckpointError: it can't be loaded, or is not of BERT's kind: what is computed otherwise could not be served.
         ConfigError: it has fewer layers.
     """
     from transformers import AutoModel
@@ -79,17 +84,43 @@ def load_encoder(folder: Path, layers: int | None, attention: str = "sdpa") -> A
     try:
         with _quiet():
             encoder = AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, attn_implementation=attention, add_pooling_layer=False
+                folder, local_files_only=True, use_safetensors=True, attn_implementation="sdpa", add_pooling_layer=False
             ).float()
         held = encoder.encoder.layer
     except Exception as error:  # transformers raises what each of a dozen file formats does
         raise CheckpointError(f"{folder}: is not an encoder of BERT's kind that can be loaded: {error}") from error
+    _check_kind(encoder, folder)
     if layers is not None:
         if not 1 <= layers <= len(held):
             raise ConfigError(f"--layers is {layers}; the encoder has {len(held)}.")
         encoder.encoder.layer = held[:layers]
         encoder.config.num_hidden_layers = layers
     return encoder
+
+
+def _check_kind(encoder: Any, folder: Path) -> None:
+    names, expected = {name for name, _ in encoder.named_parameters()}, parameter_names(len(encoder.encoder.layer))
+    if names != expected:
+        raise CheckpointError(
+            f"{folder}: is not an encoder of BERT's kind: of its parameters {', '.join(sorted(names ^ expected)[:5])} are not "
+            f"shared by both. BERT, RoBERTa and XLM-RoBERTa are of that kind."
+        )
+    if encoder.config.hidden_act not in ACTIVATIONS:
+        raise CheckpointError(
+            f"{folder}: has the activation {encoder.config.hidden_act!r}; it must be one of: {', '.join(ACTIVATIONS)}."
+        )
+
+
+def shape_of(encoder: Any) -> Shape:
+    """What the graph that is served needs to know of the encoder beside its weights."""
+    table, config = encoder.embeddings.position_embeddings, encoder.config
+    return Shape(
+        layers=len(encoder.encoder.layer),
+        heads=config.num_attention_heads,
+        activation=config.hidden_act,
+        epsilon=config.layer_norm_eps,
+        first_position=table.num_embeddings - max_positions(encoder),
+    )
 
 
 @contextmanager

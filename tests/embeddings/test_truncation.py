@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from routellm.embeddings.truncation import HEAD_TAIL, TokenIds
 from routellm.errors import CheckpointError
@@ -56,3 +58,49 @@ def test_another_way_of_cutting_and_a_broken_file_are_refused(tokenizer: Path) -
     tokenizer.write_text("{")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json' is not a tokenizer"):
         TokenIds(tokenizer, 9)
+
+
+def test_a_prompt_alone_has_the_ids_that_it_has_in_a_batch(tmp_path: Path, tokenizer: Path) -> None:
+    whole = tmp_path / "whole.json"
+    write_whole_tokenizer(whole)
+    prompts = [
+        *ODD_PROMPTS, "", " ", "Hello,  WORLD!\t(a-b)\r\nx_y <z>", "[SEP] spelt out", "a [MASK] b", "[ sep ]",
+        "a\x00b\x7fc\x1fd", "q" * 100, "q" * 101, f"{'q' * 60}.{'r' * 60}", "naïve café", "😀 ok", "中文 ab",
+        "\x0b\x0c\x1c\x85", "a" * 9000, "a b " * 3000,
+    ]  # fmt: skip
+    for file in (tokenizer, whole):
+        for ids in (TokenIds(file, 7), TokenIds(file, 200), TokenIds(file, 10, HEAD_TAIL), TokenIds(file, 200, HEAD_TAIL)):
+            for prompt in prompts:
+                assert ids.of(prompt) == ids.of_batch([prompt])[0], prompt[:40]
+
+
+def test_only_plain_text_is_looked_up(tmp_path: Path, tokenizer: Path) -> None:
+    write_whole_tokenizer(tmp_path / "whole.json")
+    quick = TokenIds(tmp_path / "whole.json", 20)._quick
+    assert quick is not None
+    assert quick.ids("ab, c") == TokenIds(tmp_path / "whole.json", 20).of_batch(["ab, c"])[0]
+    assert [quick.ids(text) for text in ("é", "q" * 101, "x [SEP]")] == [None, None, None]
+    assert TokenIds(tokenizer, 20)._quick is None, "its vocabulary lacks most marks, so that words can be unknown"
+
+
+def write_whole_tokenizer(path: Path) -> None:
+    """BERT's kind with all of ASCII, some words, and pieces of words."""
+    marks = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *marks,
+        *(f"##{each}" for each in marks),
+        "hello",
+        "wor",
+        "##ld",
+        "caf",
+    ]
+    made = Tokenizer(models.WordPiece({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made.add_special_tokens(words[:5])
+    made.save(str(path))

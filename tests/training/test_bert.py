@@ -29,7 +29,7 @@ SMALL = [
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random BERT of two layers, as transformers saves it."""
     torch, transformers = require("torch"), require("transformers")
-    for name in ("onnx", "onnxruntime", "onnxscript"):
+    for name in ("onnx", "onnxruntime"):
         require(name)
     folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
@@ -156,6 +156,17 @@ def test_what_is_read_of_long_prompts_is_served_as_it_was_trained(encoder: Path,
     assert trained.meta["truncation"] == "head"
 
 
+def test_the_last_layer_can_be_fitted_anew(encoder: Path, trained: Trained, tmp_path: Path) -> None:
+    refitted = train(encoder, tmp_path, "--refit-head")
+    assert (trained.settings["refit_head"], refitted.settings["refit_head"]) == (False, True)
+    assert refitted.metrics["validation_loss"] == trained.metrics["validation_loss"], "the encoder is the same"
+    assert refitted.metrics["int8_rank_correlation"] > 0.98
+    rates = refitted.router.calculate_strong_win_rates([row.prompt for row in data().rows])
+    assert rates.mean() == pytest.approx(refitted.metrics["base_rates"]["strong_wins"], abs=0.1)
+    early, late = refitted.router.calculate_strong_win_rates(["a b c d a", "w x y z w"])
+    assert early > late + 0.1
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
@@ -166,6 +177,8 @@ def test_what_is_read_of_long_prompts_is_served_as_it_was_trained(encoder: Path,
         (("--epochs", "0"), "--epochs is 0"),
         (("--learning-rate", "nan"), "--learning-rate is nan"),
         (("--warmup", "1"), "--warmup is 1"),
+        (("--across", "gain"), "--across says how --refit-head fits"),
+        (("--refit-head", "--across", "gain"), "--across names the kind 'gain'"),
     ],
 )
 def test_settings_out_of_range_are_refused(encoder: Path, tmp_path: Path, flags: tuple[str, ...], named: str) -> None:

@@ -1,0 +1,97 @@
+"""A classifier's last layer fitted anew, in closed form, once the encoder is fine-tuned.
+
+Fine-tuning goes through part of the rows, and bends one layer to comparisons that mean different things. Ridge regressions on
+what the encoder makes of all rows, one for each kind of comparison, cost one more reading of the prompts; divided by their
+spread and added, they are one direction, which is what the layer becomes: the logit of strong wins, with those of the other
+two classes left to their offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from routellm.errors import ConfigError, did_you_mean
+from routellm.training.bert_data import Examples, Rows, by_length, pad
+from routellm.training.bert_model import PromptClassifier
+from routellm.training.gain_fit import balanced, centred
+
+Floats = NDArray[np.float64]
+
+PENALTY = 1.0
+"""In units of the rows' weight, for pooled vectors whose columns have a variance of 1."""
+
+_LEAST_SPREAD = 1e-9
+
+
+def pooled_vectors(model: PromptClassifier, examples: Examples, rows: Rows, tokens_at_once: int) -> Floats:
+    """What the encoder makes of each row's prompt: shape (len(rows), width)."""
+    model.eval()
+    found = np.empty((len(examples.ids), model.head.in_features))
+    with torch.inference_mode():
+        for part in by_length(examples, rows, tokens_at_once):
+            ids, mask = pad(examples, part)
+            found[part] = model.pooled(torch.from_numpy(ids), torch.from_numpy(mask)).double().numpy()
+    return found[rows]
+
+
+def check_kinds(examples: Examples, across: Collection[str]) -> None:
+    """Before a training that ends with `refit_head`.
+
+    Raises:
+        ConfigError: `across` names a kind that the data don't have.
+    """
+    kinds = sorted(set(_kinds(examples)))
+    for kind in across:
+        if kind not in kinds:
+            known = ", ".join(filter(None, kinds)) or "only one, without a name"
+            raise ConfigError(f"--across names the kind {kind!r}{did_you_mean(kind, kinds)}; the data have: {known}.")
+
+
+def _kinds(examples: Examples) -> list[str]:
+    """Of each source: what stands before the slash in its name."""
+    return [name.partition("/")[0] if "/" in name else "" for name in examples.sources]
+
+
+def refit_head(
+    model: PromptClassifier, examples: Examples, rows: Rows, tokens_at_once: int, across: Collection[str] = ()
+) -> None:
+    """Replace the model's last layer by one fitted to `rows`; log-odds keep the spread that they have on these.
+
+    The target is the share of wins less that of losses, centred within each source.
+
+    Args:
+        across: kinds whose sources can be compared with each other: centred as a whole.
+    """
+    vectors = pooled_vectors(model, examples, rows, tokens_at_once)
+    weight, bias = (each.detach().double().numpy() for each in (model.head.weight, model.head.bias))
+    logits = vectors @ weight.T + bias
+    spread = float((logits[:, 0] - np.logaddexp(logits[:, 1], logits[:, 2])).std())
+    scale = np.maximum(vectors.std(axis=0), _LEAST_SPREAD)
+    gain = examples.targets[:, 0] - examples.targets[:, 2]
+    kinds = np.array(_kinds(examples))[examples.source[rows]]
+    direction = np.zeros(vectors.shape[1])
+    for kind in np.unique(kinds):
+        own = kinds == kind
+        source = examples.source[rows[own]]
+        found = _ridge((vectors / scale)[own], gain[rows[own]], source, source * (kind not in across))
+        told = float(((vectors / scale) @ found).std())
+        if told > _LEAST_SPREAD:
+            direction += found / told
+    direction /= scale
+    direction *= spread / max(float((vectors @ direction).std()), _LEAST_SPREAD)
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.weight[0] = torch.from_numpy(direction)
+        model.head.bias.zero_()
+
+
+def _ridge(vectors: Floats, target: Floats, source: Rows, groups: Rows) -> Floats:
+    """Weights of the columns of `vectors`, for a target that is centred within `groups`."""
+    weights = balanced(source)
+    vectors, target = vectors - np.average(vectors, axis=0, weights=weights), centred(target, groups, weights)
+    products = (vectors * weights[:, None]).T @ vectors + PENALTY * weights.sum() * np.eye(vectors.shape[1])
+    return np.asarray(np.linalg.solve(products, vectors.T @ (weights * target)))
