@@ -71,6 +71,13 @@ def plain_text(prompt: str, most: int) -> str:
     single newline where a line ends and a single space elsewhere; none is left at the ends, and no empty line. A text without
     any small letter is taken for one in small letters.
     """
+    if COMPILED and prompt.isascii():
+        return scan.plain_text(prompt, most)
+    return plain_text_in_python(prompt, most)
+
+
+def plain_text_in_python(prompt: str, most: int) -> str:
+    """The same; the kernel takes ASCII alone."""
     text = prompt.strip()[:most]
     if text.isascii() and text.isprintable() and "  " not in text and text[-1:] != " " and not text.isupper():
         return text  # as most are

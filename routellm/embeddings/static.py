@@ -38,8 +38,7 @@ class StaticEmbedder(Embedder):
         folder = BUNDLED if path is None else Path(path).expanduser()
         table = read_table(folder)
         tell_if_missing()
-        self._sum = compiled_sum(table) if COMPILED else sum_in_python(table)
-        self._scales = table.scales
+        self._embed = compiled_embedding(table) if COMPILED else embedding_in_python(table)
         self._tokenizer = WordPiece(table.tokenizer)
         if self._tokenizer.size > len(table.rows):
             raise CheckpointError(
@@ -51,12 +50,7 @@ class StaticEmbedder(Embedder):
     def embed(self, prompt: str) -> Vector:
         if len(prompt) > MAX_CHARACTERS:
             prompt = f"{prompt[: MAX_CHARACTERS // 2]} {prompt[-(MAX_CHARACTERS // 2) :]}"
-        vector = self._sum(self._tokenizer.packed_ids(prompt))
-        vector *= self._scales
-        norm = sqrt(vector.dot(vector))
-        if norm > 0.0:
-            vector /= norm
-        return vector
+        return self._embed(self._tokenizer.packed_ids(prompt))
 
     def embed_batch(self, prompts: Sequence[str]) -> Vector:
         vectors = np.empty((len(prompts), self.dim), dtype=np.float32)
@@ -65,20 +59,25 @@ class StaticEmbedder(Embedder):
         return vectors
 
 
-def compiled_sum(table: StaticTable) -> Callable[[bytes], Vector]:
-    """What adds up the rows of tokens, whose ids it takes as the bytes of an array: float32, shape (dim,)."""
-    add_up = scan.Rows(table.rows, table.shifts).sum
-    return lambda ids: np.frombuffer(add_up(ids), dtype=np.float32)
+def compiled_embedding(table: StaticTable) -> Callable[[bytes], Vector]:
+    """What embeds tokens, whose ids it takes as the bytes of an array: float32, shape (dim,)."""
+    embed = scan.Rows(table.rows, table.shifts, table.scales).embed
+    return lambda ids: np.frombuffer(embed(ids), dtype=np.float32)
 
 
-def sum_in_python(table: StaticTable) -> Callable[[bytes], Vector]:
+def embedding_in_python(table: StaticTable) -> Callable[[bytes], Vector]:
     """The same."""
     rows = table.rows.astype(np.int16) << table.shifts[:, None]
 
-    def add_up(ids: bytes) -> Vector:
+    def embed(ids: bytes) -> Vector:
         # Sums of integers are exact, so that no order of addition changes a vector.
         found = rows.take(np.frombuffer(ids, dtype=np.intp), axis=0)
-        total: Vector = np.add.reduce(found, axis=0, dtype=np.int32).astype(np.float32)
-        return total
+        vector: Vector = np.add.reduce(found, axis=0, dtype=np.int32).astype(np.float32)
+        vector *= table.scales
+        # Squares of float32 are exact in float64, and this adds them one after another, as the kernel does.
+        norm = sqrt(np.add.accumulate(np.square(vector, dtype=np.float64))[-1])
+        if norm > 0.0:
+            vector /= np.float32(norm)
+        return vector
 
-    return add_up
+    return embed

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from routellm.embeddings import form, surface
 from routellm.embeddings.kernel import scan
-from routellm.embeddings.normal import plain_text, without_repeats, without_repeats_in_python
-from routellm.embeddings.static import BUNDLED, compiled_sum, sum_in_python
+from routellm.embeddings.normal import plain_text, plain_text_in_python, without_repeats, without_repeats_in_python
+from routellm.embeddings.static import BUNDLED, compiled_embedding, embedding_in_python
 from routellm.embeddings.table import read_table
 from routellm.embeddings.wordpiece import MAX_WORD, WordPiece
 from routellm.routers.parts import answers_in_python, compiled_answers
@@ -97,16 +97,29 @@ def test_a_tokenizer_that_knows_little_has_the_same_tokens(tmp_path: Path) -> No
 
 @given(st.lists(st.integers(0, len(TABLE.rows) - 1), max_size=100))
 @example([0] * 5_000)
-def test_rows_add_up_to_the_same(ids: list[int]) -> None:
+def test_embeddings_are_the_same(ids: list[int]) -> None:
     packed = np.array(ids, dtype=np.intp).tobytes()
-    np.testing.assert_array_equal(compiled_sum(TABLE)(packed), sum_in_python(TABLE)(packed), strict=True)
+    one, other = compiled_embedding(TABLE)(packed), embedding_in_python(TABLE)(packed)
+    assert one.tobytes() == other.tobytes()
+    assert one.dtype == other.dtype
+    assert one.flags.writeable
 
 
 def test_rows_of_the_greatest_numbers_add_up() -> None:
+    """A thousand of them, in two columns that nearly make up for each other: lost bits would show."""
     for value in (-128, 127):
-        rows, shifts = np.full((1, 3), value, dtype=np.int8), np.array([4], dtype=np.uint8)
-        total = np.frombuffer(scan.Rows(rows, shifts).sum(bytes(8 * 1_000)), dtype=np.float32)
-        assert total.tolist() == [value * 16 * 1_000] * 3
+        rows, shifts = np.array([[value, value], [-value - 1, value]], dtype=np.int8), np.array([4, 0], dtype=np.uint8)
+        ids = np.array([0] * 1_000 + [1] * 15_999, dtype=np.intp).tobytes()
+        vector = np.frombuffer(scan.Rows(rows, shifts, np.ones(2, dtype=np.float32)).embed(ids), dtype=np.float32)
+        sums = np.array([16_000 * value + 15_999 * (-value - 1), 31_999 * value], dtype=np.float64)
+        np.testing.assert_allclose(vector, sums / np.linalg.norm(sums), rtol=1e-6)
+
+
+@given(ANY_TEXT, st.integers(0, 200))
+@example("NO SMALL LETTER", 5)
+@example("  \x1c a\r\n\x0b b \t\x1f\n", 100)
+def test_plain_text_is_the_same(text: str, most: int) -> None:
+    assert plain_text(text, most) == plain_text_in_python(text, most)
 
 
 def same_features(text: bytes, chars: int, scale: float) -> bool:
@@ -132,6 +145,7 @@ def test_listed_prompts_have_the_same_features(prompt: str) -> None:
     assert same_features(text, len(text), 1.0)
     assert form.compiled_features()(text).tobytes() == form.features_in_python(text).tobytes()
     assert without_repeats(prompt) == without_repeats_in_python(prompt)
+    assert plain_text(prompt, surface.MAX_CHARS) == plain_text_in_python(prompt, surface.MAX_CHARS)
 
 
 @given(ANY_TEXT)
@@ -161,11 +175,13 @@ def test_trees_answer_the_same(depth: int, count: int, seed: int) -> None:
 
 
 WRONG = {
-    "a token that there is not": (lambda: scan.Rows(TABLE.rows, TABLE.shifts).sum(np.array([10**6]).tobytes()), IndexError),
-    "a token below 0": (lambda: scan.Rows(TABLE.rows, TABLE.shifts).sum(np.array([-1]).tobytes()), IndexError),
-    "fewer shifts than rows": (lambda: scan.Rows(TABLE.rows, TABLE.shifts[:-1]), ValueError),
-    "a shift that is too great": (lambda: scan.Rows(TABLE.rows, TABLE.shifts + np.uint8(5)), ValueError),
-    "rows of another type": (lambda: scan.Rows(TABLE.scales, TABLE.shifts), TypeError),
+    "a token that there is not": (lambda: whole_table().embed(np.array([10**6]).tobytes()), IndexError),
+    "a token below 0": (lambda: whole_table().embed(np.array([-1]).tobytes()), IndexError),
+    "fewer shifts than rows": (lambda: scan.Rows(TABLE.rows, TABLE.shifts[:-1], TABLE.scales), ValueError),
+    "a shift that is too great": (lambda: scan.Rows(TABLE.rows, TABLE.shifts + np.uint8(5), TABLE.scales), ValueError),
+    "fewer scales than columns": (lambda: scan.Rows(TABLE.rows, TABLE.shifts, TABLE.scales[:-1]), ValueError),
+    "rows of another type": (lambda: scan.Rows(TABLE.scales, TABLE.shifts, TABLE.scales), TypeError),
+    "a text cut at less than nothing": (lambda: scan.plain_text("a", -1), ValueError),
     "a table that is cut short": (lambda: scan.WordPiece({b"a": 0}, b"##", 0, 100, b"abc", b"", b""), ValueError),
     "a word's number below 0": (lambda: scan.WordPiece({b"a": -1}, b"##", 0, 100, bytes(256), b"", b""), ValueError),
     "a listed word that is too long": (lambda: scan.Form({b"x" * 33: 1}, {}, ((), (), ()), 8), ValueError),
@@ -175,6 +191,10 @@ WRONG = {
     "a feature that there is not": (lambda: tree(feature=5).answers(np.zeros(5, dtype=np.float32)), IndexError),
     "a feature below 0": (lambda: tree(feature=-1), ValueError),
 }  # fmt: skip
+
+
+def whole_table() -> scan.Rows:
+    return scan.Rows(TABLE.rows, TABLE.shifts, TABLE.scales)
 
 
 def tree(feature: int) -> scan.Trees:
@@ -217,6 +237,6 @@ def test_without_the_kernel_the_scores_are_the_same_and_one_line_says_so() -> No
 def test_a_table_is_let_go_of() -> None:
     before = sys.getrefcount(TABLE.rows)
     for _ in range(3):
-        compiled_sum(TABLE)
+        compiled_embedding(TABLE)
     after = sys.getrefcount(TABLE.rows)
     assert after == before

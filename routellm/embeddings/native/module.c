@@ -1,10 +1,10 @@
 /* The compiled kernel: what reading a prompt costs in Python, done in microseconds.
  *
  *     objects.c                    what the types share
- *     wordpiece.c, rows.c          text -> ids -> the sum of their rows (wordpiece.py, static.py)
+ *     wordpiece.c, rows.c          text -> ids -> the sum of their rows, of length 1 (wordpiece.py, static.py)
  *     surface.c, form.c            the features of surface.py and form.py; features.c makes types of them
  *     trees.c                      a router's trees (routers/parts.py)
- *     repeats.c                    whether a prompt says anything again (normal.py)
+ *     normal.c                     a prompt in one spelling, and whether it says anything again (normal.py)
  *     words.c                      tables of words, and sets of a text's pieces
  *
  * It computes nothing of its own. Each type is given its tables by the Python module that describes what is computed, and its
@@ -17,6 +17,8 @@
 static PyMethodDef functions[] = {
     {"says_again", (PyCFunction)(void (*)(void))says_again, METH_FASTCALL,
      "says_again(prompt: str, least: int) -> bool\n\nWhether a piece of so many characters comes twice in a prompt of ASCII."},
+    {"plain_text", (PyCFunction)(void (*)(void))plain_text, METH_FASTCALL,
+     "plain_text(prompt: str, most: int) -> str\n\nThe first so many characters of a prompt of ASCII, in one spelling."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -31,5 +31,6 @@ int wants(const char *what, Py_ssize_t given, Py_ssize_t wanted);
 extern PyType_Spec wordpiece_spec, rows_spec, surface_spec, form_spec, trees_spec;
 
 PyObject *says_again(PyObject *module, PyObject *const *given, Py_ssize_t count);
+PyObject *plain_text(PyObject *module, PyObject *const *given, Py_ssize_t count);
 
 #endif

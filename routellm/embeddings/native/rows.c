@@ -1,11 +1,12 @@
-/* A table of rows, as static.py has it: ids -> the sum of their rows. */
+/* A table of rows, as static.py has it: ids -> the sum of their rows, of length 1. */
 #include "objects.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct {
     PyObject_HEAD
-    Py_buffer rows, shifts;
+    Py_buffer rows, shifts, scales;
     size_t count, width;
 } Rows;
 
@@ -27,7 +28,20 @@ static void add_rows(const Rows *self, const Py_ssize_t *ids, size_t count, int1
     }
 }
 
-static PyObject *rows_sum(PyObject *object, PyObject *packed) {
+/* In this order of operations, so that the bits are those of static.py. */
+static void to_length_1(const Rows *self, const int32_t *sums, float *out) {
+    const float *scales = self->scales.buf;
+    double square = 0.0;
+    for (size_t column = 0; column < self->width; column++) {
+        out[column] = (float)sums[column] * scales[column];
+        square += (double)out[column] * (double)out[column];
+    }
+    const float length = (float)sqrt(square);
+    if (length > 0.0f)
+        for (size_t column = 0; column < self->width; column++) out[column] /= length;
+}
+
+static PyObject *rows_embed(PyObject *object, PyObject *packed) {
     const Rows *self = (const Rows *)object;
     Text bytes;
     float *out = NULL;
@@ -43,7 +57,7 @@ static PyObject *rows_sum(PyObject *object, PyObject *packed) {
     PyObject *made = sums ? new_floats((Py_ssize_t)self->width, &out) : PyErr_NoMemory();
     if (made) {
         add_rows(self, ids, count, (int16_t *)(sums + self->width + 1), sums);
-        for (size_t column = 0; column < self->width; column++) out[column] = (float)sums[column];
+        to_length_1(self, sums, out);
     }
     PyMem_Free(sums);
     return made;
@@ -52,12 +66,14 @@ static PyObject *rows_sum(PyObject *object, PyObject *packed) {
 static void rows_free(PyObject *object) {
     PyBuffer_Release(&((Rows *)object)->rows);
     PyBuffer_Release(&((Rows *)object)->shifts);
+    PyBuffer_Release(&((Rows *)object)->scales);
     free_object(object);
 }
 
 static int check_rows(Rows *self) {
     const uint8_t *shifts = self->shifts.buf;
     if (self->rows.ndim != 2 || self->shifts.ndim != 1 || self->shifts.shape[0] != self->rows.shape[0]) return -1;
+    if (self->scales.ndim != 1 || self->scales.shape[0] != self->rows.shape[1]) return -1;
     self->count = (size_t)self->rows.shape[0];
     self->width = (size_t)self->rows.shape[1];
     for (size_t i = 0; i < self->count; i++)
@@ -66,17 +82,17 @@ static int check_rows(Rows *self) {
 }
 
 static PyObject *rows_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
-    PyObject *rows, *shifts;
+    PyObject *rows, *shifts, *scales;
     (void)names;
-    if (!PyArg_ParseTuple(arguments, "OO", &rows, &shifts)) return NULL;
+    if (!PyArg_ParseTuple(arguments, "OOO", &rows, &shifts, &scales)) return NULL;
     Rows *self = (Rows *)new_object(type);
     if (!self) return NULL;
-    if (read_array(rows, 'b', &self->rows) || read_array(shifts, 'B', &self->shifts)) {
+    if (read_array(rows, 'b', &self->rows) || read_array(shifts, 'B', &self->shifts) || read_array(scales, 'f', &self->scales)) {
         Py_DECREF(self);
         return NULL;
     }
     if (check_rows(self)) {
-        PyErr_Format(PyExc_ValueError, "wants rows of shape (n, width) and n shifts from 0 to %d", MOST_SHIFT);
+        PyErr_Format(PyExc_ValueError, "wants rows of shape (n, width), n shifts from 0 to %d and as many scales as columns", MOST_SHIFT);
         Py_DECREF(self);
         return NULL;
     }
@@ -84,7 +100,8 @@ static PyObject *rows_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
 }
 
 static PyMethodDef rows_methods[] = {
-    {"sum", rows_sum, METH_O, "sum(ids: bytes) -> bytearray\n\nrows[id] * 2**shifts[id] added up: an array of float32."},
+    {"embed", rows_embed, METH_O,
+     "embed(ids: bytes) -> bytearray\n\nrows[id] * 2**shifts[id] * scales added up, of length 1: an array of float32."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -92,7 +109,7 @@ static PyType_Slot rows_slots[] = {
     {Py_tp_new, (void *)rows_new},
     {Py_tp_dealloc, (void *)rows_free},
     {Py_tp_methods, rows_methods},
-    {Py_tp_doc, "Rows(rows, shifts)"},
+    {Py_tp_doc, "Rows(rows, shifts, scales)"},
     {0, NULL},
 };
 
