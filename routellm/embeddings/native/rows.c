@@ -11,15 +11,27 @@ typedef struct {
 } Rows;
 
 #define MOST_SHIFT 4
+#define AHEAD 4          /* rows that are asked for before their turn */
+#define LINE 64          /* bytes that come from memory at once */
 #define MOST_TOGETHER 16 /* rows: 16 * (128 << MOST_SHIFT) just fits 16 bits */
+
+static const int8_t *row_of(const Rows *self, Py_ssize_t id) { return (const int8_t *)self->rows.buf + (size_t)id * self->width; }
+
+static void ask_for(const Rows *self, Py_ssize_t id) {
+    const int8_t *row = row_of(self, id);
+    for (size_t column = 0; column < self->width; column += LINE) SOON(row + column);
+    SOON((const uint8_t *)self->shifts.buf + id);
+}
 
 /* Small sums in 16 bits, of which a processor adds many at a time, and their sum in 32. */
 static void add_rows(const Rows *self, const Py_ssize_t *ids, size_t count, int16_t *together, int32_t *sums) {
     const size_t width = self->width;
+    for (size_t i = 0; i < count && i < AHEAD; i++) ask_for(self, ids[i]);
     for (size_t begin = 0; begin < count; begin += MOST_TOGETHER) {
         memset(together, 0, width * sizeof *together);
         for (size_t i = begin; i < count && i < begin + MOST_TOGETHER; i++) {
-            const int8_t *row = (const int8_t *)self->rows.buf + (size_t)ids[i] * width;
+            const int8_t *row = row_of(self, ids[i]);
+            if (i + AHEAD < count) ask_for(self, ids[i + AHEAD]);
             const int factor = 1 << ((const uint8_t *)self->shifts.buf)[ids[i]];
             for (size_t column = 0; column < width; column++)
                 together[column] = (int16_t)(together[column] + row[column] * factor);

@@ -14,6 +14,14 @@ typedef struct {
     size_t length;
 } Text;
 
+/* Asks for memory that is soon read: in a server other code has taken the caches since the last prompt, and what is looked up
+ * for a prompt lies all over its tables. */
+#if defined(__GNUC__) || defined(__clang__)
+#define SOON(address) __builtin_prefetch(address)
+#else
+#define SOON(address) ((void)(address))
+#endif
+
 /* ---- hashes: FNV-1a, a byte at a time, so that a word is hashed while it is read ---- */
 
 #define HASH_START 2166136261u
@@ -61,6 +69,10 @@ void words_end(Words *words);
 
 /* The number of a word, or -1 where there is none; `slot`, if not NULL, becomes a number of its own from 0 to `mask`. */
 int32_t words_find(const Words *words, Text word, uint32_t hash, uint32_t *slot);
+
+/* Before words_find, for several words in turn: the first asks for a word's slot, the second, once that is there, for the record. */
+void words_ask_for_slot(const Words *words, uint32_t hash);
+void words_ask_for_record(const Words *words, uint32_t hash);
 
 /* ---- one word of a text, in small letters, as it is read ---- */
 

@@ -51,33 +51,59 @@ static void cut(const WordPiece *self, Text word, Ids *ids) {
     }
 }
 
-static void add_word(const WordPiece *self, Text word, uint32_t hash, Ids *ids) {
+#define MOST_WAITING 32
+
+/* Words that are read and not looked up yet. */
+typedef struct {
+    Text words[MOST_WAITING];
+    uint32_t hashes[MOST_WAITING];
+    size_t count;
+} Waiting;
+
+static void look_up(const WordPiece *self, Waiting *waiting, Ids *ids) {
+    for (size_t i = 0; i < waiting->count; i++) words_ask_for_record(&self->words, waiting->hashes[i]);
+    for (size_t i = 0; i < waiting->count; i++) {
+        int32_t token = words_find(&self->words, waiting->words[i], waiting->hashes[i], NULL);
+        if (token >= 0)
+            ids->at[ids->count++] = token;
+        else
+            cut(self, waiting->words[i], ids);
+    }
+    waiting->count = 0;
+}
+
+static void add_word(const WordPiece *self, Text word, uint32_t hash, Waiting *waiting, Ids *ids) {
     if (!word.length) return;
-    int32_t token = words_find(&self->words, word, hash, NULL);
-    if (token >= 0)
-        ids->at[ids->count++] = token;
-    else
-        cut(self, word, ids);
+    if (waiting->count == MOST_WAITING) look_up(self, waiting, ids);
+    words_ask_for_slot(&self->words, hash);
+    waiting->words[waiting->count] = word;
+    waiting->hashes[waiting->count++] = hash;
 }
 
 /* `letters` has room for the text, and `ids` for an id a byte. */
 static void find_ids(const WordPiece *self, Text text, unsigned char *letters, Ids *ids) {
-    size_t length = 0;
+    Waiting waiting = {.count = 0};
+    Text word = {letters, 0};
     uint32_t hash = HASH_START;
     for (size_t place = 0; place <= text.length; place++) {
         unsigned char byte = place < text.length ? text.at[place] : ' ';
         int kind = self->kind[byte];
         if (kind == DROPPED) continue;
         if (kind == IN_WORD) {
-            letters[length] = self->lower[byte];
-            hash = hash_on(hash, letters[length++]);
+            *letters = self->lower[byte];
+            hash = hash_on(hash, *letters++);
+            word.length++;
             continue;
         }
-        add_word(self, (Text){letters, length}, hash, ids);
-        length = 0;
+        add_word(self, word, hash, &waiting, ids);
+        if (kind == MARK) {
+            *letters = byte;
+            add_word(self, (Text){letters++, 1}, hash_on(HASH_START, byte), &waiting, ids);
+        }
+        word = (Text){letters, 0};
         hash = HASH_START;
-        if (kind == MARK) add_word(self, (Text){&byte, 1}, hash_on(HASH_START, byte), ids);
     }
+    look_up(self, &waiting, ids);
 }
 
 static PyObject *wordpiece_ids(PyObject *object, PyObject *string) {

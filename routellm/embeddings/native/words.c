@@ -64,6 +64,12 @@ int32_t words_find(const Words *words, Text word, uint32_t hash, uint32_t *at) {
     return -1;
 }
 
+void words_ask_for_slot(const Words *words, uint32_t hash) { SOON(&words->slots[slot_of(hash, words->mask)]); }
+
+void words_ask_for_record(const Words *words, uint32_t hash) {
+    SOON(words->store + words->slots[slot_of(hash, words->mask)].place);
+}
+
 int pieces_begin(Pieces *pieces, Text text, size_t most, int any_case) {
     pieces->text = text;
     pieces->any_case = any_case;
