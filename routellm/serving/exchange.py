@@ -82,6 +82,9 @@ class Exchange:
         else:
             if not self.complete and not self.gone:
                 self._break_off()  # as the application wants it where a model's reply broke off
+        finally:
+            # The scope holds the exchange: a cycle, for each of which the garbage collector would have to stop all requests.
+            self.scope.pop("extensions", None)
 
     def watch(self, when_gone: Callable[[], object] | None) -> None:
         """Call `when_gone` once the connection is lost before the reply is complete; None: call nothing any more."""
