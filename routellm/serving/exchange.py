@@ -76,7 +76,7 @@ class Exchange:
         except asyncio.CancelledError:  # the server shuts down, and has waited long enough
             self._protocol.abort()
             raise
-        except Exception:
+        except Exception:  # an error of ours that nothing foresaw: it is logged, and the client is told by an end
             logger.exception("the application failed on %s %r", self.scope["method"], self.scope["path"])
             self._break_off()
         else:
