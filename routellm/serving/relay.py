@@ -153,8 +153,9 @@ async def relay_translated(
 
 async def _whole(reply: UpstreamReply, call: Call) -> bytes:
     body = reply.whole()
-    if body is not None and len(body) <= _LARGEST_TRANSLATED:
+    if body is not None:
         call.take(body, 0.0)
+        _check_size(len(body))
         return body
     pieces: list[bytes] = []
     size = 0
@@ -163,10 +164,14 @@ async def _whole(reply: UpstreamReply, call: Call) -> bytes:
         call.take(chunk, perf_counter() - mark)
         pieces.append(chunk)
         size += len(chunk)
-        if size > _LARGEST_TRANSLATED:
-            raise UpstreamReplyError(f"The model's reply is over {_LARGEST_TRANSLATED >> 20} MB, too large to be translated.")
+        _check_size(size)
         mark = perf_counter()
     return b"".join(pieces)
+
+
+def _check_size(size: int) -> None:
+    if size > _LARGEST_TRANSLATED:
+        raise UpstreamReplyError(f"The model's reply is over {_LARGEST_TRANSLATED >> 20} MB, too large to be translated.")
 
 
 def _told(error: UpstreamError) -> bytes:

@@ -17,6 +17,7 @@ from routellm.errors import ConfigError, MissingExtraError
 from routellm.routers.bert import MODEL as ONNX
 from routellm.routers.bert import BertRouter, OnnxClassifier
 from routellm.training.bert_data import Examples, Rows, Settings, make_examples, sample_for_checks
+from routellm.training.gain_fit import check_across
 from routellm.training.pinned import HASHES, MODEL, REVISION
 from routellm.training.schedule import check_schedule, schedule_of
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
@@ -78,7 +79,7 @@ class BertTrainer(Trainer):
         folder = bert_model.find_encoder(arguments.encoder)
         tokens = TokenIds(folder / TOKENIZER, arguments.max_length, arguments.truncation)
         examples, held = make_examples(data.rows, data.held, data.strong, data.weak, tokens.of_batch)
-        bert_refit.check_kinds(examples, arguments.across)
+        check_across(arguments.across, examples.sources)
         training, checking = np.flatnonzero(~held), np.flatnonzero(held)
         checking = sample_for_checks(examples, checking, arguments.check_size, data.seed)
         report(_describe(examples, training, checking))

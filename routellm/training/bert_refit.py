@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from routellm.errors import ConfigError, did_you_mean
 from routellm.training.bert_data import Examples, Rows, by_length, pad
 from routellm.training.bert_model import PromptClassifier
-from routellm.training.gain_fit import balanced, centred
+from routellm.training.gain_fit import balanced, centred, kind_of
 
 Floats = NDArray[np.float64]
 
@@ -38,24 +37,6 @@ def pooled_vectors(model: PromptClassifier, examples: Examples, rows: Rows, toke
     return found[rows]
 
 
-def check_kinds(examples: Examples, across: Collection[str]) -> None:
-    """Before a training that ends with `refit_head`.
-
-    Raises:
-        ConfigError: `across` names a kind that the data don't have.
-    """
-    kinds = sorted(set(_kinds(examples)))
-    for kind in across:
-        if kind not in kinds:
-            known = ", ".join(filter(None, kinds)) or "only one, without a name"
-            raise ConfigError(f"--across names the kind {kind!r}{did_you_mean(kind, kinds)}; the data have: {known}.")
-
-
-def _kinds(examples: Examples) -> list[str]:
-    """Of each source: what stands before the slash in its name."""
-    return [name.partition("/")[0] if "/" in name else "" for name in examples.sources]
-
-
 def refit_head(
     model: PromptClassifier, examples: Examples, rows: Rows, tokens_at_once: int, across: Collection[str] = ()
 ) -> None:
@@ -72,7 +53,7 @@ def refit_head(
     spread = float((logits[:, 0] - np.logaddexp(logits[:, 1], logits[:, 2])).std())
     scale = np.maximum(vectors.std(axis=0), _LEAST_SPREAD)
     gain = examples.targets[:, 0] - examples.targets[:, 2]
-    kinds = np.array(_kinds(examples))[examples.source[rows]]
+    kinds = np.array([kind_of(name) for name in examples.sources])[examples.source[rows]]
     direction = np.zeros(vectors.shape[1])
     for kind in np.unique(kinds):
         own = kinds == kind

@@ -14,7 +14,6 @@ labels, so the student learns from further prompts too (`--teacher-prompts`).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ import numpy as np
 
 from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.features import PromptFeatures
-from routellm.errors import ConfigError, DataError, did_you_mean
+from routellm.errors import ConfigError, DataError
 from routellm.routers.gain import AccurateGainRouter, FastGainRouter
 from routellm.routers.parts_router import meta_of, tensors_of
 from routellm.routers.routers import Router, build_router
 from routellm.routers.views import Viewer
 from routellm.training.adapt_fit import Scale
 from routellm.training.dataset import held_prompts
-from routellm.training.gain_fit import Floats, balanced, fit_members, fold, gather, platt
+from routellm.training.gain_fit import Floats, balanced, check_across, fit_members, fold, gather, platt
 from routellm.training.teaching import add_teacher_arguments, check_teacher, learn
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 
@@ -50,7 +49,7 @@ class FastGainTrainer(Trainer):
         self._check(arguments)
         gains = gather(data.rows, data.strong, data.weak)
         kinds = gains.kinds()
-        _check_known(arguments.across, kinds)
+        check_across(arguments.across, gains.sources)
         priors = self._priors(arguments)
         features = PromptFeatures(load_embedder(arguments.embedding_model))
         viewer = Viewer(features, {entry["router"]: _build_prior(entry) for entry in priors}, words=False)
@@ -141,13 +140,6 @@ def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--penalty", type=float, default=1.0, help="of the ridge regressions, a row's weight as unit (default: 1)")
     add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static, the bundled one)")
-
-
-def _check_known(across: list[str], kinds: Mapping[str, object]) -> None:
-    for kind in across:
-        if kind not in kinds:
-            known = ", ".join(map(repr, kinds))
-            raise ConfigError(f"--across names the kind {kind!r}{did_you_mean(kind, kinds)}; the data have: {known}.")
 
 
 def _check_above_0(flag: str, value: float) -> None:

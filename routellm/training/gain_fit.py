@@ -5,14 +5,14 @@ Least squares on wins less losses, since APGR is linear in the gap: a ranking by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from routellm.embeddings.base import Vector
-from routellm.errors import DataError
+from routellm.errors import ConfigError, DataError, did_you_mean
 from routellm.routers.parts import Parts, Trees
 from routellm.routers.views import View
 from routellm.training.adapt_fit import Scale, logistic_line
@@ -55,8 +55,26 @@ class Gains:
 
     def kinds(self) -> dict[str, NDArray[np.intp]]:
         """The rows of each kind of source."""
-        names = np.array([source.partition("/")[0] if "/" in source else "" for source in self.sources])[self.source]
+        names = np.array([kind_of(source) for source in self.sources])[self.source]
         return {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
+
+
+def kind_of(source: str) -> str:
+    """The kind of a source's comparisons: what stands before the slash in its name."""
+    return source.partition("/")[0] if "/" in source else ""
+
+
+def check_across(across: Collection[str], sources: Collection[str]) -> None:
+    """Check `--across` against the data's sources.
+
+    Raises:
+        ConfigError: it names a kind that none of them is of.
+    """
+    kinds = sorted(set(map(kind_of, sources)))
+    for kind in across:
+        if kind not in kinds:
+            known = ", ".join(map(repr, kinds))
+            raise ConfigError(f"--across names the kind {kind!r}{did_you_mean(kind, kinds)}; the data have: {known}.")
 
 
 def gather(rows: Sequence[Preference], strong: str, weak: str) -> Gains:

@@ -9,6 +9,7 @@ import pytest
 
 from routellm.errors import ConfigError
 from routellm.training.bert_data import Examples
+from routellm.training.gain_fit import check_across
 from tests.conftest import require
 
 WIDTH = 6
@@ -106,11 +107,9 @@ def test_sources_are_compared_where_that_is_said() -> None:
 
 
 def test_a_kind_that_the_data_lack_is_refused() -> None:
-    from routellm.training.bert_refit import check_kinds
-
-    examples = make_examples(make_model(), {"gain": np.zeros(WIDTH), "length": np.zeros(WIDTH)})
-    check_kinds(examples, ["gain", "length"])
+    sources = make_examples(make_model(), {"gain": np.zeros(WIDTH), "length": np.zeros(WIDTH)}).sources
+    check_across(["gain", "length"], sources)
     with pytest.raises(
-        ConfigError, match=r"--across names the kind 'gains' \(did you mean 'gain'\?\); the data have: gain, length"
+        ConfigError, match=r"--across names the kind 'gains' \(did you mean 'gain'\?\); the data have: 'gain', 'length'"
     ):
-        check_kinds(examples, ["gains"])
+        check_across(["gains"], sources)
