@@ -93,7 +93,7 @@ class HttpProtocol(asyncio.Protocol):
         self._last: Exchange | None = None
         self._running: Exchange | None = None
         self._line: deque[Exchange] = deque()
-        # One task answers all of them: to make one for each is a twentieth of a small request.
+        # One task answers all of them: to make one for each, and have asyncio keep account of it, shows in a profile.
         self._task: asyncio.Task[None] | None = None
         self._due: Exchange | None = None  # for the task to begin with
         self._waiter: asyncio.Future[None] | None = None
