@@ -10,6 +10,7 @@ import re
 import unicodedata
 
 from routellm.embeddings.kernel import COMPILED, scan
+from routellm.embeddings.respelling import Respelling
 
 _APOSTROPHE = "\u2018\u2019\u201a\u201b\u2032\u02bc"
 _QUOTE = "\u201c\u201d\u201e\u201f\u00ab\u00bb"
@@ -17,11 +18,13 @@ _HYPHEN = "\u2010\u2011\u2012\u2013\u2212"
 _INVISIBLE = (
     "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufe0e\ufe0f\ufeff"
 )
+_SPACE = "\x85\u1680\u2028\u2029"  # what NFKC leaves of it beyond ASCII
 _PLAIN = {
     **dict.fromkeys(_APOSTROPHE, "'"),
     **dict.fromkeys(_QUOTE, '"'),
     **dict.fromkeys(_HYPHEN, "-"),
     **dict.fromkeys(_INVISIBLE, ""),
+    **dict.fromkeys(_SPACE, " "),
     "\u2014": "--",
     "\u2015": "--",
     "\u2044": "/",  # NFKC writes one half with this slash
@@ -71,21 +74,48 @@ def plain_text(prompt: str, most: int) -> str:
     single newline where a line ends and a single space elsewhere; none is left at the ends, and no empty line. A text without
     any small letter is taken for one in small letters.
     """
-    if COMPILED and prompt.isascii():
+    if not COMPILED:
+        return plain_text_in_python(prompt, most)
+    if prompt.isascii():
         return scan.plain_text(prompt, most)
-    return plain_text_in_python(prompt, most)
+    try:
+        text = _SPELLINGS.of(prompt.strip()[:most])[:most]
+        return scan.single_spaces(_without_caps_lock(text, most))
+    except (_JoinsError, UnicodeEncodeError):  # the latter for lone surrogates
+        return plain_text_in_python(prompt, most)
 
 
 def plain_text_in_python(prompt: str, most: int) -> str:
-    """The same; the kernel takes ASCII alone."""
+    """The same."""
     text = prompt.strip()[:most]
     if text.isascii() and text.isprintable() and "  " not in text and text[-1:] != " " and not text.isupper():
         return text  # as most are
     if not text.isascii():
-        text = _ODD.sub(lambda odd: _PLAIN[odd[0]], unicodedata.normalize("NFKC", text))[:most]
-    if text.isupper():
-        text = text.lower()[:most]  # a small letter may take two characters
+        text = _with_plain_signs(text)[:most]
+    text = _without_caps_lock(text, most)
     if "\n" not in text and "\r" not in text:
         return " ".join(text.split())
     lines = [" ".join(line.split()) for line in text.replace("\r", "\n").split("\n")]
     return "\n".join(filter(None, lines))
+
+
+def _with_plain_signs(text: str) -> str:
+    return _ODD.sub(lambda odd: _PLAIN[odd[0]], unicodedata.normalize("NFKC", text))
+
+
+def _without_caps_lock(text: str, most: int) -> str:
+    return text.lower()[:most] if text.isupper() else text  # a small letter may take two characters
+
+
+class _JoinsError(Exception):
+    """What a run becomes depends on the letter before it, which a mark at its start may join."""
+
+
+def _respell(run: str) -> str:
+    text = _with_plain_signs(run)
+    if unicodedata.combining(text[:1] or " "):
+        raise _JoinsError
+    return text
+
+
+_SPELLINGS = Respelling(_respell)

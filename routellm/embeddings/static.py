@@ -28,6 +28,10 @@ class StaticEmbedder(Embedder):
     Args:
         path: a folder that `python -m routellm.training.distill` wrote; None for the bundled table.
 
+    Attributes:
+        tokenizer: cuts what is read of a prompt into tokens.
+        rows: the table, as the compiled kernel has it; None without a kernel.
+
     Raises:
         CheckpointError: a file is missing, altered, or of a newer format.
     """
@@ -38,19 +42,22 @@ class StaticEmbedder(Embedder):
         folder = BUNDLED if path is None else Path(path).expanduser()
         table = read_table(folder)
         tell_if_missing()
-        self._embed = compiled_embedding(table) if COMPILED else embedding_in_python(table)
-        self._tokenizer = WordPiece(table.tokenizer)
-        if self._tokenizer.size > len(table.rows):
+        self.rows = scan.Rows(table.rows, table.shifts, table.scales) if COMPILED else None
+        self._embed = embedding_in_python(table) if self.rows is None else compiled_embedding(self.rows)
+        self.tokenizer = WordPiece(table.tokenizer)
+        if self.tokenizer.size > len(table.rows):
             raise CheckpointError(
-                f"The tokenizer in {str(folder)!r} knows {self._tokenizer.size} tokens, its table {len(table.rows)}."
+                f"The tokenizer in {str(folder)!r} knows {self.tokenizer.size} tokens, its table {len(table.rows)}."
             )
         self.dim = len(table.scales)
         self.fingerprint = table.fingerprint
 
     def embed(self, prompt: str) -> Vector:
-        if len(prompt) > MAX_CHARACTERS:
-            prompt = f"{prompt[: MAX_CHARACTERS // 2]} {prompt[-(MAX_CHARACTERS // 2) :]}"
-        return self._embed(self._tokenizer.packed_ids(prompt))
+        return self._embed(self.tokenizer.packed_ids(_ends(prompt)))
+
+    def read(self, prompt: str) -> str:
+        """What of a prompt is cut into tokens, with characters beyond ASCII as the tokenizer takes them."""
+        return self.tokenizer.spelled(_ends(prompt))
 
     def embed_batch(self, prompts: Sequence[str]) -> Vector:
         vectors = np.empty((len(prompts), self.dim), dtype=np.float32)
@@ -59,10 +66,15 @@ class StaticEmbedder(Embedder):
         return vectors
 
 
-def compiled_embedding(table: StaticTable) -> Callable[[bytes], Vector]:
+def _ends(prompt: str) -> str:
+    if len(prompt) <= MAX_CHARACTERS:
+        return prompt
+    return f"{prompt[: MAX_CHARACTERS // 2]} {prompt[-(MAX_CHARACTERS // 2) :]}"
+
+
+def compiled_embedding(rows: scan.Rows) -> Callable[[bytes], Vector]:
     """What embeds tokens, whose ids it takes as the bytes of an array: float32, shape (dim,)."""
-    embed = scan.Rows(table.rows, table.shifts, table.scales).embed
-    return lambda ids: np.frombuffer(embed(ids), dtype=np.float32)
+    return lambda ids: np.frombuffer(rows.embed(ids), dtype=np.float32)
 
 
 def embedding_in_python(table: StaticTable) -> Callable[[bytes], Vector]:

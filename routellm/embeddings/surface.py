@@ -138,9 +138,12 @@ _FULL = tuple(most for most, _ in _FAMILIES)
 def surface_features(prompt: str) -> Vector:
     """The features of one prompt: float32, shape (SURFACE_DIM,), in the order of `SURFACE_NAMES`."""
     plain = plain_text(prompt, MAX_CHARS)
-    # The whole length counts, also where only a part was scanned.
-    scale = max(len(prompt.strip()) / MAX_CHARS, 1.0)
-    return _features(plain.encode("utf-8", "replace"), len(plain), scale)
+    return _features(plain.encode("utf-8", "replace"), len(plain), scale_of(prompt))
+
+
+def scale_of(prompt: str) -> float:
+    """How many times longer the prompt is than what is scanned of it: lengths count whole."""
+    return max(len(prompt.strip()) / MAX_CHARS, 1.0)
 
 
 def surface_features_batch(prompts: Sequence[str]) -> Vector:
@@ -194,13 +197,18 @@ def _hits(words: list[bytes]) -> list[float]:
     return shares
 
 
-def compiled_features() -> Callable[[bytes, int, float], Vector]:
-    """What computes the same as `features_in_python`."""
+def compiled_rules() -> scan.Surface:
+    """What the compiled kernel has to know."""
     words = {word: int(word in _COMMON) for word in (*_COMMON, *_FAMILY_OF)}
     for word, families in _FAMILY_OF.items():
         words[word] |= sum(2 << family for family in families)
-    rules = scan.Surface(words, _FULL, _CODE, _MATH, _MOST_ITEMS, _LOG_ITEMS, _MOST_QUESTIONS, _LOG_QUESTIONS)
+    return scan.Surface(words, _FULL, _CODE, _MATH, _MOST_ITEMS, _LOG_ITEMS, _MOST_QUESTIONS, _LOG_QUESTIONS)
+
+
+def compiled_features(rules: scan.Surface) -> Callable[[bytes, int, float], Vector]:
+    """What computes the same as `features_in_python`."""
     return lambda text, chars, scale: np.frombuffer(rules.features(text, chars, scale), dtype=np.float32)
 
 
-_features = compiled_features() if COMPILED else features_in_python
+RULES = compiled_rules() if COMPILED else None
+_features = features_in_python if RULES is None else compiled_features(RULES)

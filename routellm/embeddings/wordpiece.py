@@ -7,7 +7,6 @@ are cut into pieces. Without the kernel it is fast in Python too: the reference 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from tokenizers import Tokenizer
 
 from routellm.embeddings.base import valid_utf8
 from routellm.embeddings.kernel import COMPILED, scan
+from routellm.embeddings.respelling import Respelling
 from routellm.errors import CheckpointError
 
 MAX_WORD = 100
@@ -29,8 +29,6 @@ _LOWER = bytes(byte + 32 if bytes([byte]).isupper() else byte for byte in range(
 _CONTROL = bytes(code for code in (*range(32), 127) if code not in b"\t\n\r")
 _MARKS = {code: (bytes([code]), b" %c " % code) for code in range(33, 127) if not bytes([code]).isalnum()}
 _NOT_MARKS = bytes(code for code in range(256) if code not in _MARKS)
-
-_BEYOND_ASCII = re.compile(r"[^\0-\x7f]+")
 
 
 class _Characters(dict[int, str]):
@@ -97,6 +95,7 @@ class WordPiece:
     Attributes:
         reference: the same tokenizer by Hugging Face's library.
         size: one more than the highest id.
+        kernel: what does the work where it is compiled; otherwise None.
 
     Raises:
         CheckpointError: `tokenizer` is something else.
@@ -108,12 +107,14 @@ class WordPiece:
             self.reference.no_padding()
             self.reference.no_truncation()
             self._model = self.reference.model
-            self._characters = _Characters(self.reference)
+            characters = _Characters(self.reference)
             vocabulary = self.reference.get_vocab(with_added_tokens=False)
             self._unknown = vocabulary[self._model.unk_token]
         except Exception as error:  # tokenizers raises Exception itself
             raise CheckpointError(f"The tokenizer is not a WordPiece tokenizer that can be read: {error!r}.") from error
-        self._tokens: Callable[[str], bytes] = (self._compiled if compiled else self._in_python)(vocabulary)
+        self._spellings = Respelling(lambda run: run.translate(characters), compiled=compiled)
+        self.kernel = self._compiled(vocabulary) if compiled else None
+        self._tokens: Callable[[str], bytes] = self._in_python(vocabulary) if self.kernel is None else self.kernel.ids
         self.size = max(vocabulary.values()) + 1
 
     def ids(self, text: str) -> NDArray[np.intp]:
@@ -122,15 +123,17 @@ class WordPiece:
 
     def packed_ids(self, text: str) -> bytes:
         """The bytes of the array that `ids` gives."""
-        if not text.isascii():
-            text = _BEYOND_ASCII.sub(self._spell, text)
-        return self._tokens(text)
+        return self._tokens(self.spelled(text))
 
-    def _compiled(self, vocabulary: Mapping[str, int]) -> Callable[[str], bytes]:
+    def spelled(self, text: str) -> str:
+        """The text with the characters beyond ASCII as the tokenizer takes them; its tokens are the same."""
+        return text if text.isascii() else self._spellings.of(text)
+
+    def _compiled(self, vocabulary: Mapping[str, int]) -> scan.WordPiece:
         most = min(MAX_WORD, self._model.max_input_chars_per_word)
         prefix = self._model.continuing_subword_prefix.encode()
         words = {word.encode(): token for word, token in _by_id(vocabulary)}
-        return scan.WordPiece(words, prefix, self._unknown, most, _LOWER, _CONTROL, bytes(_MARKS)).ids
+        return scan.WordPiece(words, prefix, self._unknown, most, _LOWER, _CONTROL, bytes(_MARKS))
 
     def _in_python(self, vocabulary: Mapping[str, int]) -> Callable[[str], bytes]:
         pieces = _Words(vocabulary, self._cut).__getitem__
@@ -143,9 +146,6 @@ class WordPiece:
             return b"".join(map(pieces, plain.decode().split()))
 
         return tokens
-
-    def _spell(self, found: re.Match[str]) -> str:
-        return found[0].translate(self._characters)
 
     def _cut(self, word: str) -> list[int]:
         return [token.id for token in self._model.tokenize(word) if token.id != self._unknown]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from routellm.embeddings.base import Vector
 from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.features import PromptFeatures
+from routellm.embeddings.linear import LinearScore
 from routellm.embeddings.surface import SURFACE_NAMES
 from routellm.errors import CheckpointError, ConfigError, did_you_mean
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
@@ -162,14 +163,13 @@ class MatrixFactorizationRouter(Router):
         self.fingerprint = f"mf:{weights.sha256(strong, weak)}:{features.embedder.fingerprint}:{features.surface_version}"
         self.features = features
         self._weights = weights.pair_weights(strong, weak)
+        self._logit = LinearScore(features, self._weights)
 
     def calculate_strong_win_rate(self, prompt: str) -> float:
-        return sigmoid(float(self._weights @ self.features.encode(prompt)))
+        return sigmoid(self._logit.of(prompt))
 
     def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
-        # Row by row: a matrix product may round otherwise, and a batch must equal singles.
-        rows = self.features.encode_batch(prompts)
-        return np.array([sigmoid(float(self._weights @ row)) for row in rows], dtype=np.float64)
+        return np.array([sigmoid(logit) for logit in self._logit.of_batch(prompts)], dtype=np.float64)
 
     def explain(self, prompt: str) -> dict[str, float]:
         """What each part of the prompt's vector adds to the logit of the win rate; the values sum to the logit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from routellm.embeddings import form, surface
+from routellm.embeddings.base import Vector
+from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.kernel import scan
+from routellm.embeddings.linear import LinearScore
 from routellm.embeddings.normal import plain_text, plain_text_in_python, without_repeats, without_repeats_in_python
-from routellm.embeddings.static import BUNDLED, compiled_embedding, embedding_in_python
+from routellm.embeddings.static import BUNDLED, StaticEmbedder, compiled_embedding, embedding_in_python
 from routellm.embeddings.table import read_table
 from routellm.embeddings.wordpiece import MAX_WORD, WordPiece
 from routellm.routers.parts import answers_in_python, compiled_answers
@@ -99,7 +103,7 @@ def test_a_tokenizer_that_knows_little_has_the_same_tokens(tmp_path: Path) -> No
 @example([0] * 5_000)
 def test_embeddings_are_the_same(ids: list[int]) -> None:
     packed = np.array(ids, dtype=np.intp).tobytes()
-    one, other = compiled_embedding(TABLE)(packed), embedding_in_python(TABLE)(packed)
+    one, other = compiled_embedding(whole_table())(packed), embedding_in_python(TABLE)(packed)
     assert one.tobytes() == other.tobytes()
     assert one.dtype == other.dtype
     assert one.flags.writeable
@@ -122,8 +126,15 @@ def test_plain_text_is_the_same(text: str, most: int) -> None:
     assert plain_text(text, most) == plain_text_in_python(text, most)
 
 
+def test_characters_of_every_kind_have_the_same_plain_text_alone_and_after_a_letter() -> None:
+    for code in (*range(0x3400), *range(0xA000, 0xAE00), *range(0xD000, 0x12000), *range(0x12000, 0x110000, 61)):
+        text = f"e{chr(code)}e {chr(code)} \u00e9{chr(code)}\u0301 {chr(code)}"
+        assert plain_text(text, 100) == plain_text_in_python(text, 100), hex(code)
+
+
 def same_features(text: bytes, chars: int, scale: float) -> bool:
-    one, other = surface.compiled_features()(text, chars, scale), surface.features_in_python(text, chars, scale)
+    one = surface.compiled_features(surface.compiled_rules())(text, chars, scale)
+    other = surface.features_in_python(text, chars, scale)
     return one.tobytes() == other.tobytes() and one.dtype == other.dtype and one.flags.writeable
 
 
@@ -163,6 +174,27 @@ def test_the_kernel_says_again_only_where_something_is(pieces: list[str]) -> Non
     assert not scan.says_again(text, 10) or without_repeats_in_python(text) != text
 
 
+@cache
+def scores() -> tuple[LinearScore, LinearScore]:
+    features = PromptFeatures(StaticEmbedder())
+    weights = np.random.default_rng(0).standard_normal(features.dim).astype(np.float32)
+    return LinearScore(features, weights, compiled=True), LinearScore(features, weights, compiled=False)
+
+
+@given(ANY_TEXT)
+@example("e\u0301 \ud800 é")
+@example("")
+def test_linear_scores_are_the_same(text: str) -> None:
+    compiled, in_python = scores()
+    assert compiled.of(text) == in_python.of(text)
+
+
+@pytest.mark.parametrize("texts", [ODD_PROMPTS, HUGE, []])
+def test_linear_scores_of_a_batch_are_the_same(texts: list[str]) -> None:
+    compiled, in_python = scores()
+    assert compiled.of_batch(texts).tolist() == in_python.of_batch(texts).tolist() == [compiled.of(text) for text in texts]
+
+
 @given(st.integers(0, 4), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_trees_answer_the_same(depth: int, count: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
@@ -188,13 +220,33 @@ WRONG = {
     "too many listed words": (lambda: scan.Form({b"%d" % i: 1 for i in range(999)}, {}, ((), (), ()), 8), ValueError),
     "too many phrases": (lambda: scan.Form({}, {}, ((b"so",) * 33, (), ()), 8), ValueError),
     "a lone surrogate": (lambda: WordPiece(TABLE.tokenizer, compiled=True)._tokens("\ud800"), UnicodeEncodeError),
+    "a spelling that is no text": (lambda: scan.respell("é", {"é": 1}), TypeError),
+    "a spelling that there is not": (lambda: scan.respell("é", {}), KeyError),
+    "weights of another number": (lambda: linear(WEIGHTS[:-1]), ValueError),
+    "weights of another type": (lambda: linear(WEIGHTS.astype(np.float64)), TypeError),
+    "a table that is none": (lambda: scan.Linear(*([whole_table()] * 3), WEIGHTS), TypeError),
+    "something else that is no table": (lambda: scan.Linear(1, "", None, WEIGHTS), TypeError),
+    "a text that is counted as bytes": (lambda: linear(WEIGHTS).dot("é", None, 1.0), ValueError),
+    "a text that is no text": (lambda: linear(WEIGHTS).dot(b"e", None, 1.0), TypeError),
+    "something counted that is no bytes": (lambda: linear(WEIGHTS).dot("e", "e", 1.0), TypeError),
+    "a scale that is no number": (lambda: linear(WEIGHTS).dot("e", None, "1"), TypeError),
     "a feature that there is not": (lambda: tree(feature=5).answers(np.zeros(5, dtype=np.float32)), IndexError),
     "a feature below 0": (lambda: tree(feature=-1), ValueError),
 }  # fmt: skip
 
 
+@cache
 def whole_table() -> scan.Rows:
     return scan.Rows(TABLE.rows, TABLE.shifts, TABLE.scales)
+
+
+WEIGHTS = np.ones(len(TABLE.scales) + surface.SURFACE_DIM, dtype=np.float32)
+
+
+def linear(weights: Vector) -> scan.Linear:
+    tokenizer = WordPiece(TABLE.tokenizer, compiled=True).kernel
+    assert tokenizer is not None
+    return scan.Linear(tokenizer, whole_table(), surface.compiled_rules(), weights)
 
 
 def tree(feature: int) -> scan.Trees:
@@ -237,6 +289,6 @@ def test_without_the_kernel_the_scores_are_the_same_and_one_line_says_so() -> No
 def test_a_table_is_let_go_of() -> None:
     before = sys.getrefcount(TABLE.rows)
     for _ in range(3):
-        compiled_embedding(TABLE)
+        scan.Rows(TABLE.rows, TABLE.shifts, TABLE.scales)
     after = sys.getrefcount(TABLE.rows)
     assert after == before

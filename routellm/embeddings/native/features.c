@@ -15,7 +15,7 @@ static PyObject *surface_features(PyObject *object, PyObject *const *given, Py_s
     double chars = PyFloat_AsDouble(given[1]), scale = PyFloat_AsDouble(given[2]);
     if (PyErr_Occurred()) return NULL;
     PyObject *made = new_floats(N_SURFACE, &out);
-    if (made) surface_of(&((Surface *)object)->rules, text, chars, scale, out);
+    if (made) surface_of(surface_rules(object), text, chars, scale, out);
     return made;
 }
 
@@ -23,6 +23,10 @@ static void surface_free(PyObject *object) {
     words_end(&((Surface *)object)->rules.words);
     free_object(object);
 }
+
+int is_surface(PyObject *object) { return is_freed_by(object, surface_free); }
+
+const SurfaceRules *surface_rules(PyObject *object) { return &((const Surface *)object)->rules; }
 
 static int read_full(PyObject *full, int *into) {
     if (PyTuple_Size(full) != N_FAMILIES) {

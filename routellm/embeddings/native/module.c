@@ -3,8 +3,9 @@
  *     objects.c                    what the types share
  *     wordpiece.c, rows.c          text -> ids -> the sum of their rows, of length 1 (wordpiece.py, static.py)
  *     surface.c, form.c            the features of surface.py and form.py; features.c makes types of them
+ *     linear.c                     text -> a score that is linear in all of these, in one call (linear.py)
  *     trees.c                      a router's trees (routers/parts.py)
- *     normal.c                     a prompt in one spelling, and whether it says anything again (normal.py)
+ *     normal.c                     a prompt in one spelling, and whether it says anything again (normal.py, respelling.py)
  *     words.c                      tables of words, and sets of a text's pieces
  *
  * It computes nothing of its own. Each type is given its tables by the Python module that describes what is computed, and its
@@ -19,11 +20,16 @@ static PyMethodDef functions[] = {
      "says_again(prompt: str, least: int) -> bool\n\nWhether a piece of so many characters comes twice in a prompt of ASCII."},
     {"plain_text", (PyCFunction)(void (*)(void))plain_text, METH_FASTCALL,
      "plain_text(prompt: str, most: int) -> str\n\nThe first so many characters of a prompt of ASCII, in one spelling."},
+    {"single_spaces", single_spaces, METH_O,
+     "single_spaces(text: str) -> str\n\nThe text with each run of white space of ASCII as one sign, and none at its ends."},
+    {"respell", (PyCFunction)(void (*)(void))respell, METH_FASTCALL,
+     "respell(text: str, spellings: Mapping[str, str]) -> str | None\n\n"
+     "The text with each run of characters beyond ASCII replaced; None where it, or what replaces one, holds a lone surrogate."},
     {NULL, NULL, 0, NULL},
 };
 
 static int add_types(PyObject *module) {
-    PyType_Spec *specs[] = {&wordpiece_spec, &rows_spec, &surface_spec, &form_spec, &trees_spec};
+    PyType_Spec *specs[] = {&wordpiece_spec, &rows_spec, &surface_spec, &form_spec, &trees_spec, &linear_spec};
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         PyObject *type = PyType_FromSpec(specs[i]);
         int failed = !type || PyModule_AddType(module, (PyTypeObject *)type);

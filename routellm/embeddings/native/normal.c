@@ -1,4 +1,4 @@
-/* A prompt of ASCII in one spelling, and whether it says a sentence or a line again, as normal.py has both. */
+/* A prompt in one spelling, and whether it says a sentence or a line again, as normal.py has both. */
 #include "objects.h"
 
 #include <string.h>
@@ -58,8 +58,7 @@ static int is_upper(Text text) {
 }
 
 /* The text with each run of white space as one sign, in `out`, which has room for it: how long it is. */
-static size_t spell(Text text, unsigned char *out) {
-    const int lower = is_upper(text);
+static size_t with_single_spaces(Text text, int lower, unsigned char *out) {
     size_t length = 0;
     unsigned char space = 0; /* what stands for the white space before this place */
     for (size_t i = 0; i < text.length; i++) {
@@ -78,6 +77,12 @@ static size_t spell(Text text, unsigned char *out) {
     return length;
 }
 
+size_t spell(Text text, size_t most, unsigned char *out) {
+    while (text.length && is_string_space(*text.at)) text.at++, text.length--;
+    if (text.length > most) text.length = most;
+    return with_single_spaces(text, is_upper(text), out);
+}
+
 PyObject *plain_text(PyObject *module, PyObject *const *given, Py_ssize_t count) {
     Py_ssize_t size;
     (void)module;
@@ -90,11 +95,83 @@ PyObject *plain_text(PyObject *module, PyObject *const *given, Py_ssize_t count)
         return NULL;
     }
     Text text = {(const unsigned char *)utf8, (size_t)size};
-    while (text.length && is_string_space(*text.at)) text.at++, text.length--;
-    if (text.length > (size_t)most) text.length = (size_t)most;
     unsigned char *out = PyMem_Malloc(text.length + 1);
     if (!out) return PyErr_NoMemory();
-    PyObject *made = PyUnicode_FromStringAndSize((const char *)out, (Py_ssize_t)spell(text, out));
+    PyObject *made = PyUnicode_FromStringAndSize((const char *)out, (Py_ssize_t)spell(text, (size_t)most, out));
     PyMem_Free(out);
     return made;
+}
+
+PyObject *single_spaces(PyObject *module, PyObject *string) {
+    Py_ssize_t size;
+    (void)module;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(string, &size);
+    if (!utf8) return NULL;
+    unsigned char *out = PyMem_Malloc((size_t)size + 1);
+    if (!out) return PyErr_NoMemory();
+    size_t length = with_single_spaces((Text){(const unsigned char *)utf8, (size_t)size}, 0, out);
+    PyObject *made = PyUnicode_FromStringAndSize((const char *)out, (Py_ssize_t)length);
+    PyMem_Free(out);
+    return made;
+}
+
+/* ---- runs of characters beyond ASCII, as respelling.py has them ---- */
+
+typedef struct {
+    char *at;
+    size_t length, room;
+} Growing;
+
+static int grow(Growing *out, const void *bytes, size_t length) {
+    if (!length) return 0;
+    if (out->length + length > out->room) {
+        size_t room = 2 * (out->length + length);
+        char *at = PyMem_Realloc(out->at, room);
+        if (!at) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        out->at = at;
+        out->room = room;
+    }
+    memcpy(out->at + out->length, bytes, length);
+    out->length += length;
+    return 0;
+}
+
+static int grow_by_spelling(Growing *out, PyObject *spellings, Text run) {
+    Py_ssize_t length;
+    const char *utf8 = NULL;
+    PyObject *key = PyUnicode_FromStringAndSize((const char *)run.at, (Py_ssize_t)run.length);
+    PyObject *value = key ? PyObject_GetItem(spellings, key) : NULL;
+    if (value) utf8 = PyUnicode_AsUTF8AndSize(value, &length);
+    int failed = !utf8 || grow(out, utf8, (size_t)length);
+    Py_XDECREF(value);
+    Py_XDECREF(key);
+    return failed ? -1 : 0;
+}
+
+static int grow_by_all(Growing *out, PyObject *spellings, Text text) {
+    for (size_t place = 0, begin; place < text.length;) {
+        for (begin = place; place < text.length && text.at[place] < 0x80;) place++;
+        if (grow(out, text.at + begin, place - begin)) return -1;
+        for (begin = place; place < text.length && text.at[place] >= 0x80;) place++;
+        if (place > begin && grow_by_spelling(out, spellings, (Text){text.at + begin, place - begin})) return -1;
+    }
+    return 0;
+}
+
+PyObject *respell(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    Py_ssize_t size;
+    Growing out = {NULL, 0, 0};
+    PyObject *made = NULL;
+    (void)module;
+    if (wants("respell", count, 2)) return NULL;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(given[0], &size);
+    if (utf8 && !grow_by_all(&out, given[1], (Text){(const unsigned char *)utf8, (size_t)size}))
+        made = PyUnicode_FromStringAndSize(out.at ? out.at : "", (Py_ssize_t)out.length);
+    PyMem_Free(out.at);
+    if (made || !PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return made;
+    PyErr_Clear();
+    Py_RETURN_NONE;
 }

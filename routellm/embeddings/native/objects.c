@@ -15,6 +15,10 @@ void free_object(PyObject *self) {
     Py_DECREF(type);
 }
 
+int is_freed_by(PyObject *object, destructor free) {
+    return (destructor)PyType_GetSlot(Py_TYPE(object), Py_tp_dealloc) == free;
+}
+
 int read_bytes(PyObject *object, Text *text) {
     char *at;
     Py_ssize_t length;

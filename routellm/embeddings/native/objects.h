@@ -28,9 +28,36 @@ PyObject *new_floats(Py_ssize_t count, float **at);
 
 int wants(const char *what, Py_ssize_t given, Py_ssize_t wanted);
 
-extern PyType_Spec wordpiece_spec, rows_spec, surface_spec, form_spec, trees_spec;
+/* Whether an object is of the type that is freed so: each type here has a function of its own for that. */
+int is_freed_by(PyObject *object, destructor free);
+
+extern PyType_Spec wordpiece_spec, rows_spec, surface_spec, form_spec, trees_spec, linear_spec;
+
+/* ---- what the types do for each other ---- */
+
+int is_wordpiece(PyObject *object);
+int is_rows(PyObject *object);
+int is_surface(PyObject *object);
+
+typedef struct {
+    Py_ssize_t *at;
+    size_t count;
+} Ids;
+
+/* Adds the ids of a text, for which there must be room for one a byte. `letters` has room for the text. */
+void wordpiece_read(PyObject *wordpiece, Text text, unsigned char *letters, Ids *ids);
+
+size_t rows_width(PyObject *rows);
+int rows_add_up(PyObject *rows, Ids ids, float *out); /* -1 with an exception set */
+
+const SurfaceRules *surface_rules(PyObject *surface);
+
+/* A text of ASCII, less the space around it and at most so long, in one spelling: how long that is. `out` has room for it. */
+size_t spell(Text text, size_t most, unsigned char *out);
 
 PyObject *says_again(PyObject *module, PyObject *const *given, Py_ssize_t count);
 PyObject *plain_text(PyObject *module, PyObject *const *given, Py_ssize_t count);
+PyObject *single_spaces(PyObject *module, PyObject *string);
+PyObject *respell(PyObject *module, PyObject *const *given, Py_ssize_t count);
 
 #endif

@@ -24,7 +24,7 @@ static void ask_for(const Rows *self, Py_ssize_t id) {
 }
 
 /* Small sums in 16 bits, of which a processor adds many at a time, and their sum in 32. */
-static void add_rows(const Rows *self, const Py_ssize_t *ids, size_t count, int16_t *together, int32_t *sums) {
+WIDE static void add_rows(const Rows *self, const Py_ssize_t *ids, size_t count, int16_t *together, int32_t *sums) {
     const size_t width = self->width;
     for (size_t i = 0; i < count && i < AHEAD; i++) ask_for(self, ids[i]);
     for (size_t begin = 0; begin < count; begin += MOST_TOGETHER) {
@@ -53,25 +53,35 @@ static void to_length_1(const Rows *self, const int32_t *sums, float *out) {
         for (size_t column = 0; column < self->width; column++) out[column] /= length;
 }
 
-static PyObject *rows_embed(PyObject *object, PyObject *packed) {
+size_t rows_width(PyObject *object) { return ((const Rows *)object)->width; }
+
+int rows_add_up(PyObject *object, Ids ids, float *out) {
     const Rows *self = (const Rows *)object;
-    Text bytes;
-    float *out = NULL;
-    if (read_bytes(packed, &bytes)) return NULL;
-    const Py_ssize_t *ids = (const Py_ssize_t *)(const void *)bytes.at;
-    size_t count = bytes.length / sizeof *ids;
-    for (size_t i = 0; i < count; i++) {
-        if (ids[i] >= 0 && (size_t)ids[i] < self->count) continue;
-        PyErr_Format(PyExc_IndexError, "token %zd of %zu", ids[i], self->count);
-        return NULL;
+    for (size_t i = 0; i < ids.count; i++) {
+        if (ids.at[i] >= 0 && (size_t)ids.at[i] < self->count) continue;
+        PyErr_Format(PyExc_IndexError, "token %zd of %zu", ids.at[i], self->count);
+        return -1;
     }
     int32_t *sums = PyMem_Calloc(self->width + 1, sizeof *sums + sizeof(int16_t));
-    PyObject *made = sums ? new_floats((Py_ssize_t)self->width, &out) : PyErr_NoMemory();
-    if (made) {
-        add_rows(self, ids, count, (int16_t *)(sums + self->width + 1), sums);
-        to_length_1(self, sums, out);
+    if (!sums) {
+        PyErr_NoMemory();
+        return -1;
     }
+    add_rows(self, ids.at, ids.count, (int16_t *)(sums + self->width + 1), sums);
+    to_length_1(self, sums, out);
     PyMem_Free(sums);
+    return 0;
+}
+
+static PyObject *rows_embed(PyObject *object, PyObject *packed) {
+    Text bytes;
+    float *out;
+    if (read_bytes(packed, &bytes)) return NULL;
+    PyObject *made = new_floats((Py_ssize_t)rows_width(object), &out);
+    if (made && rows_add_up(object, (Ids){(Py_ssize_t *)(void *)bytes.at, bytes.length / sizeof(Py_ssize_t)}, out)) {
+        Py_DECREF(made);
+        return NULL;
+    }
     return made;
 }
 
@@ -81,6 +91,8 @@ static void rows_free(PyObject *object) {
     PyBuffer_Release(&((Rows *)object)->scales);
     free_object(object);
 }
+
+int is_rows(PyObject *object) { return is_freed_by(object, rows_free); }
 
 static int check_rows(Rows *self) {
     const uint8_t *shifts = self->shifts.buf;

@@ -22,6 +22,13 @@ typedef struct {
 #define SOON(address) ((void)(address))
 #endif
 
+/* A loop over whole numbers that a newer processor does many at a time: compiled for it besides, and chosen when it runs. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE
+#endif
+
 /* ---- hashes: FNV-1a, a byte at a time, so that a word is hashed while it is read ---- */
 
 #define HASH_START 2166136261u
@@ -53,12 +60,17 @@ size_t after_option_mark(Text text, size_t line);
 
 /* ---- words -> numbers: built once, then only read ---- */
 
+#define WORD_HEAD 8 /* bytes */
+
 typedef struct {
     struct word_slot {
-        uint32_t hash, place; /* of a record in `store`; 0 where the slot is free */
+        uint64_t head;   /* the first bytes of the word, and zeros after a shorter one: most words are known by these alone */
+        uint32_t length; /* 0 where the slot is free */
+        int32_t number;
     } *slots;
-    uint32_t mask;        /* one less than the number of slots, a power of two */
-    unsigned char *store; /* records one after another: number, length, bytes. Common words come first, and lie together. */
+    uint32_t *places; /* of each slot: where in `rest` the other bytes of its word are */
+    uint32_t mask;    /* one less than the number of slots, a power of two */
+    unsigned char *rest;
     size_t used, room;
     size_t longest; /* bytes */
 } Words;
@@ -70,9 +82,8 @@ void words_end(Words *words);
 /* The number of a word, or -1 where there is none; `slot`, if not NULL, becomes a number of its own from 0 to `mask`. */
 int32_t words_find(const Words *words, Text word, uint32_t hash, uint32_t *slot);
 
-/* Before words_find, for several words in turn: the first asks for a word's slot, the second, once that is there, for the record. */
-void words_ask_for_slot(const Words *words, uint32_t hash);
-void words_ask_for_record(const Words *words, uint32_t hash);
+/* Some time before words_find. */
+void words_ask_for(const Words *words, uint32_t hash);
 
 /* ---- one word of a text, in small letters, as it is read ---- */
 

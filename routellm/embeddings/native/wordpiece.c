@@ -13,11 +13,6 @@ typedef struct {
     unsigned char kind[256], lower[256];
 } WordPiece;
 
-typedef struct {
-    Py_ssize_t *at;
-    size_t count;
-} Ids;
-
 static int begins_character(unsigned char byte) { return (byte & 0xc0) != 0x80; }
 
 /* The longest token at the front of `rest`: its id, or -1, and how many bytes it has. */
@@ -61,7 +56,6 @@ typedef struct {
 } Waiting;
 
 static void look_up(const WordPiece *self, Waiting *waiting, Ids *ids) {
-    for (size_t i = 0; i < waiting->count; i++) words_ask_for_record(&self->words, waiting->hashes[i]);
     for (size_t i = 0; i < waiting->count; i++) {
         int32_t token = words_find(&self->words, waiting->words[i], waiting->hashes[i], NULL);
         if (token >= 0)
@@ -75,13 +69,13 @@ static void look_up(const WordPiece *self, Waiting *waiting, Ids *ids) {
 static void add_word(const WordPiece *self, Text word, uint32_t hash, Waiting *waiting, Ids *ids) {
     if (!word.length) return;
     if (waiting->count == MOST_WAITING) look_up(self, waiting, ids);
-    words_ask_for_slot(&self->words, hash);
+    words_ask_for(&self->words, hash);
     waiting->words[waiting->count] = word;
     waiting->hashes[waiting->count++] = hash;
 }
 
-/* `letters` has room for the text, and `ids` for an id a byte. */
-static void find_ids(const WordPiece *self, Text text, unsigned char *letters, Ids *ids) {
+void wordpiece_read(PyObject *object, Text text, unsigned char *letters, Ids *ids) {
+    const WordPiece *self = (const WordPiece *)object;
     Waiting waiting = {.count = 0};
     Text word = {letters, 0};
     uint32_t hash = HASH_START;
@@ -107,14 +101,13 @@ static void find_ids(const WordPiece *self, Text text, unsigned char *letters, I
 }
 
 static PyObject *wordpiece_ids(PyObject *object, PyObject *string) {
-    const WordPiece *self = (const WordPiece *)object;
     Py_ssize_t length;
     const char *utf8 = PyUnicode_AsUTF8AndSize(string, &length);
     if (!utf8) return NULL;
     if (length > INT32_MAX / (Py_ssize_t)sizeof(Py_ssize_t)) return PyErr_NoMemory();
     Ids ids = {PyMem_Malloc((size_t)length * (sizeof(Py_ssize_t) + 1) + 1), 0};
     if (!ids.at) return PyErr_NoMemory();
-    find_ids(self, (Text){(const unsigned char *)utf8, (size_t)length}, (unsigned char *)(ids.at + length), &ids);
+    wordpiece_read(object, (Text){(const unsigned char *)utf8, (size_t)length}, (unsigned char *)(ids.at + length), &ids);
     PyObject *found = PyBytes_FromStringAndSize((const char *)ids.at, (Py_ssize_t)(ids.count * sizeof(Py_ssize_t)));
     PyMem_Free(ids.at);
     return found;
@@ -126,6 +119,8 @@ static void wordpiece_free(PyObject *object) {
     words_end(&self->tails);
     free_object(object);
 }
+
+int is_wordpiece(PyObject *object) { return is_freed_by(object, wordpiece_free); }
 
 static PyObject *wordpiece_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     PyObject *vocabulary, *lower_case, *dropped, *marks, *prefix;

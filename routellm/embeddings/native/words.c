@@ -14,61 +14,62 @@ static uint32_t mask_for(size_t count) {
     return slots - 1;
 }
 
-#define RECORD (2 * sizeof(uint32_t)) /* what stands before a word's bytes */
-
 int words_begin(Words *words, size_t count, size_t bytes) {
     memset(words, 0, sizeof *words);
     words->mask = mask_for(count);
-    words->room = 1 + count * RECORD + bytes; /* place 0 stays free, for "no word" */
-    if (words->mask == 0 || words->room > UINT32_MAX) return -1;
+    words->room = bytes;
+    if (words->mask == 0 || bytes > UINT32_MAX) return -1;
     words->slots = calloc((size_t)words->mask + 1, sizeof *words->slots);
-    words->store = malloc(words->room);
-    words->used = 1;
-    return words->slots && words->store ? 0 : -1;
+    words->places = calloc((size_t)words->mask + 1, sizeof *words->places);
+    words->rest = malloc(bytes + 1);
+    return words->slots && words->places && words->rest ? 0 : -1;
 }
 
 void words_end(Words *words) {
     free(words->slots);
-    free(words->store);
+    free(words->places);
+    free(words->rest);
     words->slots = NULL;
-    words->store = NULL;
+    words->places = NULL;
+    words->rest = NULL;
+}
+
+static uint64_t head_of(Text word) {
+    uint64_t head = 0;
+    memcpy(&head, word.at, word.length < WORD_HEAD ? word.length : WORD_HEAD);
+    return head;
 }
 
 void words_add(Words *words, Text word, int32_t number) {
-    uint32_t hash = HASH_START, length = (uint32_t)word.length, slot;
-    if (words->used + RECORD + word.length > words->room) return; /* more than was announced */
+    uint32_t hash = HASH_START, slot;
+    if (!word.length || words->used + word.length > words->room) return; /* more than was announced */
     for (size_t i = 0; i < word.length; i++) hash = hash_on(hash, word.at[i]);
     slot = slot_of(hash, words->mask);
-    while (words->slots[slot].place) slot = (slot + 1) & words->mask;
-    words->slots[slot].hash = hash;
-    words->slots[slot].place = (uint32_t)words->used;
-    memcpy(words->store + words->used, &number, sizeof number);
-    memcpy(words->store + words->used + sizeof number, &length, sizeof length);
-    if (length) memcpy(words->store + words->used + RECORD, word.at, length);
-    words->used += RECORD + word.length;
+    while (words->slots[slot].length) slot = (slot + 1) & words->mask;
+    words->slots[slot] = (struct word_slot){head_of(word), (uint32_t)word.length, number};
+    words->places[slot] = (uint32_t)words->used;
+    if (word.length > WORD_HEAD) {
+        memcpy(words->rest + words->used, word.at + WORD_HEAD, word.length - WORD_HEAD);
+        words->used += word.length - WORD_HEAD;
+    }
     if (word.length > words->longest) words->longest = word.length;
 }
 
 int32_t words_find(const Words *words, Text word, uint32_t hash, uint32_t *at) {
-    for (uint32_t slot = slot_of(hash, words->mask); words->slots[slot].place; slot = (slot + 1) & words->mask) {
-        const unsigned char *record = words->store + words->slots[slot].place;
-        uint32_t length;
-        int32_t number;
-        if (words->slots[slot].hash != hash) continue;
-        memcpy(&number, record, sizeof number);
-        memcpy(&length, record + sizeof number, sizeof length);
-        if (length != word.length || memcmp(record + RECORD, word.at, length)) continue;
+    const uint64_t head = head_of(word);
+    for (uint32_t slot = slot_of(hash, words->mask); words->slots[slot].length; slot = (slot + 1) & words->mask) {
+        const struct word_slot *there = &words->slots[slot];
+        if (there->head != head || there->length != word.length) continue;
+        if (word.length > WORD_HEAD &&
+            memcmp(words->rest + words->places[slot], word.at + WORD_HEAD, word.length - WORD_HEAD))
+            continue;
         if (at) *at = slot;
-        return number;
+        return there->number;
     }
     return -1;
 }
 
-void words_ask_for_slot(const Words *words, uint32_t hash) { SOON(&words->slots[slot_of(hash, words->mask)]); }
-
-void words_ask_for_record(const Words *words, uint32_t hash) {
-    SOON(words->store + words->slots[slot_of(hash, words->mask)].place);
-}
+void words_ask_for(const Words *words, uint32_t hash) { SOON(&words->slots[slot_of(hash, words->mask)]); }
 
 int pieces_begin(Pieces *pieces, Text text, size_t most, int any_case) {
     pieces->text = text;
