@@ -63,6 +63,7 @@ class RouterTarget:
 
 
 _decode_messages = msgspec.json.Decoder(list[Message]).decode
+_decode_text = msgspec.json.Decoder(str | None).decode
 _decode_any = msgspec.json.Decoder().decode
 
 
@@ -152,23 +153,21 @@ def read_turns(messages: Sequence[Message], prompt_from: PromptFrom, field: str)
     Raises:
         RequestError: a content is neither a string, a list of parts, nor null.
     """
-    texts: dict[int, str] = {}
     modalities: set[str] = set()
-    turns: list[int] = []
+    turns: list[tuple[int, str | None]] = []  # and the text, where it is known already
     for index, message in enumerate(messages):
-        content = bytes(message.content).strip()
-        is_turn = message.role == "user"
+        content = bytes(message.content)
         if content[:1] == b"[":
             text = _read_parts(content, f"{field}[{index}].content", modalities)
-            is_turn = is_turn and text is not None
-            texts[index] = text or ""
-        if is_turn:
-            turns.append(index)
-    wanted = _wanted(turns, prompt_from)
-    for index in wanted:
-        if index not in texts:
-            texts[index] = _read_text(bytes(messages[index].content).strip(), f"{field}[{index}].content")
-    prompt = "\n\n".join(texts[index] for index in wanted if texts[index].strip())
+            if message.role == "user" and text is not None:
+                turns.append((index, text))
+        elif message.role == "user":
+            turns.append((index, None))
+    texts = [
+        _read_text(bytes(messages[index].content), field, index) if text is None else text
+        for index, text in _wanted(turns, prompt_from)
+    ]
+    prompt = "\n\n".join([text for text in texts if text.strip()])
     return PromptView(prompt or None, frozenset(modalities))
 
 
@@ -179,19 +178,19 @@ def _explained(error: Exception, data: bytes) -> str:
     return text
 
 
-def _wanted(turns: Sequence[int], prompt_from: PromptFrom) -> Sequence[int]:
+def _wanted(turns: list[T], prompt_from: PromptFrom) -> list[T]:
     if prompt_from == "first":
         return turns[:1]
     return turns[-1:] if prompt_from == "last" else turns[-prompt_from:]
 
 
-def _read_text(content: bytes, where: str) -> str:
-    if content == b"null":
-        return ""
-    value = _decode(content, where)
-    if not isinstance(value, str):
-        raise RequestError(f"{where} must be a string, a list of parts or null, not {type(value).__name__}.", param=where)
-    return value
+def _read_text(content: bytes, field: str, index: int) -> str:
+    try:
+        return _decode_text(content) or ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        where = f"{field}[{index}].content"
+        kind = type(_decode(content, where)).__name__  # raises where it is no JSON at all
+        raise RequestError(f"{where} must be a string, a list of parts or null, not {kind}.", param=where) from None
 
 
 def _read_parts(content: bytes, list_name: str, modalities: set[str]) -> str | None:
