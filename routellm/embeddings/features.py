@@ -7,7 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from routellm.embeddings.base import Embedder, Vector
-from routellm.embeddings.surface import SURFACE_DIM, SURFACE_VERSION, surface_features, surface_features_batch
+from routellm.embeddings.kernel import scan
+from routellm.embeddings.normal import plain_text
+from routellm.embeddings.static import MAX_CHARACTERS, StaticEmbedder
+from routellm.embeddings.surface import (
+    MAX_CHARS,
+    RULES,
+    SURFACE_DIM,
+    SURFACE_VERSION,
+    scale_of,
+    surface_features,
+    surface_features_batch,
+)
 from routellm.errors import CheckpointError
 
 
@@ -18,6 +29,10 @@ class PromptFeatures:
         embedder: gives the first `embedder.dim` columns.
         surface_version: the version of the surface features that follow; None leaves them out, as the published 1536-d
             checkpoints do.
+
+    Attributes:
+        dim: the width of the vector.
+        reader: what reads a prompt in one call; None where there is no compiled kernel, or it is not made for this embedder.
 
     Raises:
         CheckpointError: `surface_version` is one that this release does not compute.
@@ -32,9 +47,20 @@ class PromptFeatures:
         self.embedder = embedder
         self.surface_version = surface_version
         self.dim = embedder.dim + (0 if surface_version is None else SURFACE_DIM)
+        self.reader = None if surface_version is None else _reader(embedder)
+
+    def reading(self, prompt: str) -> tuple[str, bytes | None, float]:
+        """What `reader`, and what is built on it, takes for a prompt: the text that is cut into tokens, the bytes that are
+        counted (None for that very text in one spelling), and how many times longer the prompt is than these."""
+        if prompt.isascii() and len(prompt) <= MAX_CHARACTERS:
+            return prompt, None, 1.0
+        assert isinstance(self.embedder, StaticEmbedder)
+        return self.embedder.read(prompt), plain_text(prompt, MAX_CHARS).encode("utf-8", "replace"), scale_of(prompt)
 
     def encode(self, prompt: str) -> Vector:
         """float32, shape (dim,)."""
+        if self.reader is not None:
+            return np.frombuffer(self.reader.vector(*self.reading(prompt)), dtype=np.float32)
         embedding = self.embedder.embed(prompt)
         if self.surface_version is None:
             return embedding
@@ -42,7 +68,15 @@ class PromptFeatures:
 
     def encode_batch(self, prompts: Sequence[str]) -> Vector:
         """float32, shape (len(prompts), dim); rows equal `encode` of each prompt."""
+        if self.reader is not None:
+            return np.array([self.encode(prompt) for prompt in prompts], dtype=np.float32).reshape(len(prompts), self.dim)
         embeddings = self.embedder.embed_batch(prompts)
         if self.surface_version is None:
             return embeddings
         return np.hstack((embeddings, surface_features_batch(prompts)))
+
+
+def _reader(embedder: Embedder) -> scan.Reader | None:
+    if not isinstance(embedder, StaticEmbedder) or embedder.rows is None or embedder.tokenizer.kernel is None or RULES is None:
+        return None
+    return scan.Reader(embedder.tokenizer.kernel, embedder.rows, RULES)

@@ -6,17 +6,14 @@ each function that is called, costs more than what it computes. The compiled ker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from routellm.embeddings.base import Vector
 from routellm.embeddings.features import PromptFeatures
-from routellm.embeddings.kernel import COMPILED, scan
-from routellm.embeddings.normal import plain_text
-from routellm.embeddings.static import MAX_CHARACTERS, StaticEmbedder
-from routellm.embeddings.surface import MAX_CHARS, RULES, scale_of
+from routellm.embeddings.kernel import scan
 
 
 class LinearScore:
@@ -25,48 +22,29 @@ class LinearScore:
     Args:
         features: turn a prompt into its vector.
         weights: float32, shape (features.dim,).
-        compiled: whether the compiled kernel does the work, where it can: for the bundled kind of embedder with surface
-            features. The sum is the same to the bit.
     """
 
-    def __init__(self, features: PromptFeatures, weights: Vector, *, compiled: bool = COMPILED) -> None:
+    def __init__(self, features: PromptFeatures, weights: Vector) -> None:
         self._features = features
         self._weights = weights.astype(np.float64)
-        quick = compiled_score(features, weights) if compiled else None
-        self._quick = quick is not None
-        self.of: Callable[[str], float] = quick or self._in_python
+        reader = features.reader
+        self._kernel = None if reader is None else scan.Linear(reader, np.ascontiguousarray(weights))
+
+    def of(self, prompt: str) -> float:
         """The sum for one prompt."""
+        if self._kernel is None:
+            return self._add_up(self._features.encode(prompt))
+        return self._kernel.dot(*self._features.reading(prompt))
 
     def of_batch(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """The sums for n prompts, shape (n,), each as `of` gives it."""
-        if self._quick:
-            return np.array([self.of(prompt) for prompt in prompts], dtype=np.float64)
-        # Row by row: a matrix product may round otherwise, and a batch must equal singles.
-        rows = self._features.encode_batch(prompts)
-        return np.array([self._add_up(row) for row in rows], dtype=np.float64)
-
-    def _in_python(self, prompt: str) -> float:
-        return self._add_up(self._features.encode(prompt))
+        if self._kernel is None:
+            # Row by row: a matrix product may round otherwise, and a batch must equal singles.
+            sums = [self._add_up(row) for row in self._features.encode_batch(prompts)]
+        else:
+            sums = [self.of(prompt) for prompt in prompts]
+        return np.array(sums, dtype=np.float64)
 
     def _add_up(self, vector: Vector) -> float:
         # Products of float32 are exact in float64, and this adds them one after another, as the kernel does.
         return float(np.add.accumulate(self._weights * vector)[-1])
-
-
-def compiled_score(features: PromptFeatures, weights: Vector) -> Callable[[str], float] | None:
-    """What gives the sum for a prompt; None where the kernel is not there, or not made for these features."""
-    embedder = features.embedder
-    if not isinstance(embedder, StaticEmbedder) or features.surface_version is None:
-        return None
-    tokens, rows = embedder.tokenizer.kernel, embedder.rows
-    if tokens is None or rows is None or RULES is None:
-        return None
-    dot = scan.Linear(tokens, rows, RULES, np.ascontiguousarray(weights)).dot
-
-    def score(prompt: str) -> float:
-        if prompt.isascii() and len(prompt) <= MAX_CHARACTERS:
-            return dot(prompt, None, 1.0)
-        plain = plain_text(prompt, MAX_CHARS).encode("utf-8", "replace")
-        return dot(embedder.read(prompt), plain, scale_of(prompt))
-
-    return score

@@ -175,10 +175,32 @@ def test_the_kernel_says_again_only_where_something_is(pieces: list[str]) -> Non
 
 
 @cache
+def both_features() -> tuple[PromptFeatures, PromptFeatures]:
+    compiled, in_python = PromptFeatures(StaticEmbedder()), PromptFeatures(StaticEmbedder())
+    assert compiled.reader is not None
+    in_python.reader = None
+    return compiled, in_python
+
+
+@given(ANY_TEXT)
+def test_vectors_are_the_same(text: str) -> None:
+    one, other = (features.encode(text) for features in both_features())
+    assert one.tobytes() == other.tobytes()
+    assert one.flags.writeable
+
+
+@pytest.mark.parametrize("texts", [ODD_PROMPTS, HUGE, []])
+def test_vectors_of_a_batch_are_the_same(texts: list[str]) -> None:
+    one, other = (features.encode_batch(texts) for features in both_features())
+    assert one.shape == other.shape
+    assert one.tobytes() == other.tobytes()
+
+
+@cache
 def scores() -> tuple[LinearScore, LinearScore]:
-    features = PromptFeatures(StaticEmbedder())
-    weights = np.random.default_rng(0).standard_normal(features.dim).astype(np.float32)
-    return LinearScore(features, weights, compiled=True), LinearScore(features, weights, compiled=False)
+    weights = np.random.default_rng(0).standard_normal(both_features()[0].dim).astype(np.float32)
+    compiled, in_python = (LinearScore(features, weights) for features in both_features())
+    return compiled, in_python
 
 
 @given(ANY_TEXT)
@@ -224,8 +246,9 @@ WRONG = {
     "a spelling that there is not": (lambda: scan.respell("é", {}), KeyError),
     "weights of another number": (lambda: linear(WEIGHTS[:-1]), ValueError),
     "weights of another type": (lambda: linear(WEIGHTS.astype(np.float64)), TypeError),
-    "a table that is none": (lambda: scan.Linear(*([whole_table()] * 3), WEIGHTS), TypeError),
-    "something else that is no table": (lambda: scan.Linear(1, "", None, WEIGHTS), TypeError),
+    "a table that is none": (lambda: scan.Reader(*([whole_table()] * 3)), TypeError),
+    "something else that is no table": (lambda: scan.Reader(1, "", None), TypeError),
+    "a reader that is none": (lambda: scan.Linear(whole_table(), WEIGHTS), TypeError),
     "a text that is counted as bytes": (lambda: linear(WEIGHTS).dot("é", None, 1.0), ValueError),
     "a text that is no text": (lambda: linear(WEIGHTS).dot(b"e", None, 1.0), TypeError),
     "something counted that is no bytes": (lambda: linear(WEIGHTS).dot("e", "e", 1.0), TypeError),
@@ -244,9 +267,9 @@ WEIGHTS = np.ones(len(TABLE.scales) + surface.SURFACE_DIM, dtype=np.float32)
 
 
 def linear(weights: Vector) -> scan.Linear:
-    tokenizer = WordPiece(TABLE.tokenizer, compiled=True).kernel
-    assert tokenizer is not None
-    return scan.Linear(tokenizer, whole_table(), surface.compiled_rules(), weights)
+    reader = both_features()[0].reader
+    assert reader is not None
+    return scan.Linear(reader, weights)
 
 
 def tree(feature: int) -> scan.Trees:

@@ -73,6 +73,13 @@ int read_array(PyObject *array, char kind, Py_buffer *view) {
     return -1;
 }
 
+int read_row(PyObject *array, size_t width, Py_buffer *view) {
+    if (read_array(array, 'f', view)) return -1;
+    if (view->ndim == 1 && (size_t)view->shape[0] == width) return 0;
+    PyErr_Format(PyExc_ValueError, "wants %zu numbers in one dimension", width);
+    return -1;
+}
+
 PyObject *new_floats(Py_ssize_t count, float **at) {
     PyObject *made = PyByteArray_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(float));
     if (made) *at = (float *)(void *)PyByteArray_AsString(made);

@@ -23,6 +23,9 @@ int read_listed_words(PyObject *numbers, Words *words);
 /* An array's memory: `kind` is the format's letter, as `struct` and `array` have them. */
 int read_array(PyObject *array, char kind, Py_buffer *view);
 
+/* The same for so many floats in one dimension. */
+int read_row(PyObject *array, size_t width, Py_buffer *view);
+
 /* A bytearray for so many floats, and where they are. */
 PyObject *new_floats(Py_ssize_t count, float **at);
 
@@ -31,7 +34,7 @@ int wants(const char *what, Py_ssize_t given, Py_ssize_t wanted);
 /* Whether an object is of the type that is freed so: each type here has a function of its own for that. */
 int is_freed_by(PyObject *object, destructor free);
 
-extern PyType_Spec wordpiece_spec, rows_spec, surface_spec, form_spec, trees_spec, linear_spec;
+extern PyType_Spec wordpiece_spec, rows_spec, surface_spec, form_spec, trees_spec, reader_spec, linear_spec;
 
 /* ---- what the types do for each other ---- */
 
@@ -51,6 +54,23 @@ size_t rows_width(PyObject *rows);
 int rows_add_up(PyObject *rows, Ids ids, float *out); /* -1 with an exception set */
 
 const SurfaceRules *surface_rules(PyObject *surface);
+
+/* One prompt as it is read. The readers' and the scores' methods take it as three arguments: a text to be cut into tokens, the
+ * bytes that are counted (None for the text itself in one spelling, which must be of ASCII), and how many times longer the whole is. */
+typedef struct {
+    Text text, plain; /* `plain` is there once it was read */
+    double scale;
+    Ids ids; /* and after them, room for the text */
+} Reading;
+
+int reading_begin(Reading *reading, PyObject *const *given, Py_ssize_t count); /* -1 with an exception set: then it has no end */
+void reading_end(Reading *reading);
+
+int is_reader(PyObject *object);
+size_t reader_width(PyObject *reader);
+int reader_read(PyObject *reader, Reading *reading, float *vector); /* -1 with an exception set */
+
+double dot(const float *weights, const float *vector, size_t width);
 
 /* A text of ASCII, less the space around it and at most so long, in one spelling: how long that is. `out` has room for it. */
 size_t spell(Text text, size_t most, unsigned char *out);
