@@ -178,11 +178,16 @@ def _of_wording(text: bytes) -> list[float]:
     ]
 
 
-def compiled_features() -> Callable[[bytes], Vector]:
-    """What computes the same as `features_in_python`."""
+def compiled_rules() -> scan.Form:
+    """What the compiled kernel has to know."""
     words = {word: (word in _PORTIONS) + 2 * (word in _UNITS) for word in _PORTIONS | _UNITS}
-    rules = scan.Form(words, dict.fromkeys(_CAPITAL_NEGATION, 1), (_OF_OPTIONS, _STATEMENTS, _REFERS), _LONG)
+    return scan.Form(words, dict.fromkeys(_CAPITAL_NEGATION, 1), (_OF_OPTIONS, _STATEMENTS, _REFERS), _LONG)
+
+
+def compiled_features(rules: scan.Form) -> Callable[[bytes], Vector]:
+    """What computes the same as `features_in_python`."""
     return lambda text: np.frombuffer(rules.features(text), dtype=np.float32)
 
 
-_features = compiled_features() if COMPILED else features_in_python
+RULES = compiled_rules() if COMPILED else None
+_features = features_in_python if RULES is None else compiled_features(RULES)

@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routellm.embeddings.base import Vector
+from routellm.embeddings.features import PromptFeatures
+from routellm.embeddings.form import RULES as FORM_RULES
 from routellm.embeddings.kernel import COMPILED, scan
+from routellm.embeddings.linear import dot_in_order
 from routellm.routers.routers import CONSTANT_PART
 from routellm.routers.views import View
 
@@ -42,19 +45,24 @@ class Trees:
         object.__setattr__(self, "_answers", answers(self.feature, self.threshold, self.value))
 
     def predict(self, form: Vector) -> float:
-        """The sum over trees, for one row of features, shape (features,)."""
-        return float(self._answers(form).sum(dtype=np.float64))
+        """The sum over trees, one after another, for one row of features, shape (features,)."""
+        return float(np.add.accumulate(self._answers(form), dtype=np.float64)[-1]) if len(self.value) else 0.0
 
     def predict_batch(self, form: Vector) -> NDArray[np.float64]:
         """The sums of n rows, shape (n, features)."""
         return np.array([self.predict(row) for row in form], dtype=np.float64)
 
 
+def compiled_trees(feature: NDArray[np.int16], threshold: NDArray[np.float32], value: NDArray[np.float32]) -> scan.Trees:
+    """The trees, as the compiled kernel has them."""
+    return scan.Trees(*map(np.ascontiguousarray, (feature, threshold, value)))
+
+
 def compiled_answers(
     feature: NDArray[np.int16], threshold: NDArray[np.float32], value: NDArray[np.float32]
 ) -> Callable[[Vector], Vector]:
     """What gives each tree's answer to one row of features, shape (features,): float32, shape (trees,)."""
-    answers = scan.Trees(*map(np.ascontiguousarray, (feature, threshold, value))).answers
+    answers = compiled_trees(feature, threshold, value).answers
     return lambda form: np.frombuffer(answers(np.ascontiguousarray(form, dtype=np.float32)), dtype=np.float32)
 
 
@@ -103,8 +111,26 @@ class Parts:
     def log_odds(self, view: View) -> float:
         """The log-odds of one prompt."""
         form = self.standardised(view.form)
-        linear = float(self.embedding.dot(view.embedding)) + float(self.form.dot(form)) + float(self.words.dot(view.words))
-        return self.bias + linear + float(self.prior.dot(view.prior)) + self.trees.predict(form)
+        linear = dot_in_order(self.embedding, view.embedding) + dot_in_order(self.form, form)
+        return self.with_rest(linear + self.trees.predict(form), view.words, view.prior)
+
+    def with_rest(self, seen: float, words: Vector, prior: Vector) -> float:
+        """The log-odds, where what the embedding and the form add is known."""
+        for weights, values in ((self.words, words), (self.prior, prior)):
+            if len(weights):
+                seen += dot_in_order(weights, values)
+        return self.bias + seen
+
+    def compiled(self, features: PromptFeatures) -> Callable[[str], float] | None:
+        """What gives `seen` for a prompt, read by these features; None where the kernel can't."""
+        if features.reader is None or FORM_RULES is None:
+            return None
+        trees = compiled_trees(self.trees.feature, self.trees.threshold, self.trees.value)
+        mean, scale, on_embedding, on_form = map(
+            np.ascontiguousarray, (self.form_mean, self.form_scale, self.embedding, self.form)
+        )
+        kernel = scan.Parts(features.reader, FORM_RULES, trees, mean, scale, on_embedding, on_form, CLIP)
+        return lambda prompt: kernel.sum(*features.reading(prompt))
 
     def explain(self, view: View, form_names: tuple[str, ...], prior_names: tuple[str, ...]) -> dict[str, float]:
         """What adds up to the log-odds of one prompt, by name."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.form import FORM_VERSION
+from routellm.embeddings.normal import without_repeats
 from routellm.embeddings.words import BUCKETS, WORDS_VERSION
 from routellm.errors import CheckpointError
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
@@ -68,6 +69,7 @@ class PartsRouter(Router):
 
     def _bind(self, parts: Parts, viewer: Viewer) -> None:
         self._parts, self._viewer = parts, viewer
+        self._quick = parts.compiled(viewer.features)
         self.blocking = viewer.blocking
         digest = hashlib.sha256(b"".join(tensor.tobytes() for _, tensor in sorted(tensors_of(parts).items())))
         embedder = viewer.features.embedder.fingerprint
@@ -76,12 +78,21 @@ class PartsRouter(Router):
         self.fingerprint = f"{self.kind}:{digest.hexdigest()[:16]}:{embedder}:{versions}:{priors}"
 
     def calculate_strong_win_rate(self, prompt: str) -> float:
-        return sigmoid(self._parts.log_odds(self._viewer.see(prompt)))
+        if self._quick is None:
+            return sigmoid(self._parts.log_odds(self._viewer.see(prompt)))
+        prompt = without_repeats(prompt)
+        return sigmoid(self._parts.with_rest(self._quick(prompt), *self._viewer.rest(prompt)))
 
     def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
-        views = self._viewer.see_batch(prompts)
         # Row by row: a matrix product may round otherwise, and a batch must equal singles.
-        return np.array([sigmoid(self._parts.log_odds(views.row(row))) for row in range(len(prompts))], dtype=np.float64)
+        if self._quick is None:
+            views = self._viewer.see_batch(prompts)
+            logits = [self._parts.log_odds(views.row(row)) for row in range(len(prompts))]
+        else:
+            prompts = [without_repeats(prompt) for prompt in prompts]
+            rests = zip(*self._viewer.rest_batch(prompts), strict=True)
+            logits = [self._parts.with_rest(self._quick(prompt), *rest) for prompt, rest in zip(prompts, rests, strict=True)]
+        return np.array([sigmoid(logit) for logit in logits], dtype=np.float64)
 
     def explain(self, prompt: str) -> dict[str, float]:
         return self._parts.explain(self._viewer.see(prompt), self._viewer.form_names, tuple(self._viewer.priors))

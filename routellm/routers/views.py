@@ -46,6 +46,9 @@ class View:
         return View(self.embedding[rows], self.form[rows], self.words[rows], self.prior[rows])
 
 
+_NOTHING = np.empty(0, dtype=np.float32)
+
+
 class Viewer:
     """Looks at prompts, without the sentences and lines that they say again.
 
@@ -64,20 +67,26 @@ class Viewer:
     def see(self, prompt: str) -> View:
         """One prompt's view."""
         prompt = without_repeats(prompt)
-        vector = self.features.encode(prompt)
+        return self._view(self.features.encode(prompt), form_features(prompt), *self.rest(prompt))
+
+    def rest(self, prompt: str) -> tuple[Vector, Vector]:
+        """The words and the prior routers' log-odds of a prompt that repeats nothing."""
         scores = [log_odds(router.calculate_strong_win_rate(prompt)) for router in self.priors.values()]
-        words = word_counts(prompt) if self.words else np.empty(0, dtype=np.float32)
-        return self._view(vector, form_features(prompt), words, np.array(scores, dtype=np.float32))
+        return word_counts(prompt) if self.words else _NOTHING, np.array(scores, dtype=np.float32) if scores else _NOTHING
 
     def see_batch(self, prompts: Sequence[str]) -> View:
         """Many prompts' views; rows equal `see` of each prompt."""
         prompts = [without_repeats(prompt) for prompt in prompts]
         vectors = self.features.encode_batch(prompts)
+        return self._view(vectors, form_features_batch(prompts), *self.rest_batch(prompts))
+
+    def rest_batch(self, prompts: Sequence[str]) -> tuple[Vector, Vector]:
+        """The words and the prior routers' log-odds of n prompts that repeat nothing, with a first axis of n."""
         scores = np.empty((len(prompts), len(self.priors)), dtype=np.float32)
         for column, router in enumerate(self.priors.values()):
             scores[:, column] = [log_odds(float(score)) for score in router.calculate_strong_win_rates(prompts)]
         words = word_counts_batch(prompts) if self.words else np.empty((len(prompts), 0), dtype=np.float32)
-        return self._view(vectors, form_features_batch(prompts), words, scores)
+        return words, scores
 
     def _view(self, vectors: Vector, form: Vector, words: Vector, prior: Vector) -> View:
         width = self.features.embedder.dim

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from routellm.embeddings.normal import plain_text, plain_text_in_python, without
 from routellm.embeddings.static import BUNDLED, StaticEmbedder, compiled_embedding, embedding_in_python
 from routellm.embeddings.table import read_table
 from routellm.embeddings.wordpiece import MAX_WORD, WordPiece
-from routellm.routers.parts import answers_in_python, compiled_answers
+from routellm.routers.parts import Parts, Trees, answers_in_python, compiled_answers
+from routellm.routers.views import Viewer
 from tests.conftest import require
 from tests.embeddings.encoders import write_tokenizer
 from tests.prompts import ODD_PROMPTS
@@ -145,7 +147,7 @@ def test_surface_features_are_the_same(text: bytes, chars: int, scale: float) ->
 
 @given(ANY_BYTES)
 def test_form_features_are_the_same(text: bytes) -> None:
-    one, other = form.compiled_features()(text), form.features_in_python(text)
+    one, other = form.compiled_features(form.compiled_rules())(text), form.features_in_python(text)
     assert one.tobytes() == other.tobytes()
     assert one.flags.writeable
 
@@ -154,7 +156,7 @@ def test_form_features_are_the_same(text: bytes) -> None:
 def test_listed_prompts_have_the_same_features(prompt: str) -> None:
     text = plain_text(prompt, surface.MAX_CHARS).encode("utf-8", "replace")
     assert same_features(text, len(text), 1.0)
-    assert form.compiled_features()(text).tobytes() == form.features_in_python(text).tobytes()
+    assert form.compiled_features(form.compiled_rules())(text).tobytes() == form.features_in_python(text).tobytes()
     assert without_repeats(prompt) == without_repeats_in_python(prompt)
     assert plain_text(prompt, surface.MAX_CHARS) == plain_text_in_python(prompt, surface.MAX_CHARS)
 
@@ -228,6 +230,31 @@ def test_trees_answer_the_same(depth: int, count: int, seed: int) -> None:
     assert one.tobytes() == other.tobytes()
 
 
+@cache
+def parts_and_view() -> tuple[Parts, Viewer]:
+    """Weights and trees of no meaning, on features as they come."""
+    draw = np.random.default_rng(1)
+    viewer = Viewer(both_features()[0], {}, words=False)
+    width = len(viewer.form_names)
+    feature = draw.integers(0, width, (4, 300), dtype=np.int16)
+    threshold, value = draw.random((4, 300), dtype=np.float32), draw.standard_normal((300, 16)).astype(np.float32)
+    rows = [draw.standard_normal(size).astype(np.float32) for size in (width, viewer.features.embedder.dim, width)]
+    nothing = np.empty(0, dtype=np.float32)
+    scale = draw.random(width, dtype=np.float32) + np.float32(0.05)
+    return Parts(rows[0], scale, rows[1], rows[2], nothing, nothing, Trees(feature, threshold, value), -0.5), viewer
+
+
+@given(ANY_TEXT)
+@example("e\u0301 \ud800 é")
+@example("")
+def test_sums_of_parts_are_the_same(text: str) -> None:
+    parts, viewer = parts_and_view()
+    prompt = without_repeats(text)
+    quick = parts.compiled(viewer.features)
+    assert quick is not None
+    assert parts.with_rest(quick(prompt), *viewer.rest(prompt)) == parts.log_odds(viewer.see(text))
+
+
 WRONG = {
     "a token that there is not": (lambda: whole_table().embed(np.array([10**6]).tobytes()), IndexError),
     "a token below 0": (lambda: whole_table().embed(np.array([-1]).tobytes()), IndexError),
@@ -253,6 +280,8 @@ WRONG = {
     "a text that is no text": (lambda: linear(WEIGHTS).dot(b"e", None, 1.0), TypeError),
     "something counted that is no bytes": (lambda: linear(WEIGHTS).dot("e", "e", 1.0), TypeError),
     "a scale that is no number": (lambda: linear(WEIGHTS).dot("e", None, "1"), TypeError),
+    "trees on more features than there are": (lambda: sum_of(tree(feature=60)), ValueError),
+    "trees that are none": (lambda: sum_of(surface.compiled_rules()), TypeError),
     "a feature that there is not": (lambda: tree(feature=5).answers(np.zeros(5, dtype=np.float32)), IndexError),
     "a feature below 0": (lambda: tree(feature=-1), ValueError),
 }  # fmt: skip
@@ -270,6 +299,12 @@ def linear(weights: Vector) -> scan.Linear:
     reader = both_features()[0].reader
     assert reader is not None
     return scan.Linear(reader, weights)
+
+
+def sum_of(trees: Any) -> scan.Parts:
+    reader, row = both_features()[0].reader, np.ones(60, dtype=np.float32)
+    assert reader is not None
+    return scan.Parts(reader, form.compiled_rules(), trees, row, row, WEIGHTS[:256], row, 4.0)
 
 
 def tree(feature: int) -> scan.Trees:

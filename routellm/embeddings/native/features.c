@@ -89,7 +89,7 @@ static PyObject *form_features(PyObject *object, PyObject *packed) {
     float *out;
     if (read_bytes(packed, &text)) return NULL;
     PyObject *made = new_floats(N_FORM, &out);
-    if (made && form_of(&((Form *)object)->rules, text, out)) {
+    if (made && form_of(form_rules(object), text, out)) {
         Py_DECREF(made);
         return PyErr_NoMemory();
     }
@@ -103,6 +103,10 @@ static void form_free(PyObject *object) {
     Py_XDECREF(self->phrases);
     free_object(object);
 }
+
+int is_form(PyObject *object) { return is_freed_by(object, form_free); }
+
+const FormRules *form_rules(PyObject *object) { return &((const Form *)object)->rules; }
 
 static int read_phrase(FormRules *rules, PyObject *phrase, int group) {
     Text text;

@@ -4,7 +4,7 @@
  *     wordpiece.c, rows.c          text -> ids -> the sum of their rows, of length 1 (wordpiece.py, static.py)
  *     surface.c, form.c            the features of surface.py and form.py; features.c makes types of them
  *     reader.c, linear.c           text -> all of these joined, and a score that is linear in them, in one call (linear.py)
- *     trees.c                      a router's trees (routers/parts.py)
+ *     trees.c, parts.c             a router's trees, and the sum of its parts (routers/parts.py)
  *     normal.c                     a prompt in one spelling, and whether it says anything again (normal.py, respelling.py)
  *     words.c                      tables of words, and sets of a text's pieces
  *
@@ -29,7 +29,7 @@ static PyMethodDef functions[] = {
 };
 
 static int add_types(PyObject *module) {
-    PyType_Spec *specs[] = {&wordpiece_spec, &rows_spec, &surface_spec, &form_spec, &trees_spec, &reader_spec, &linear_spec};
+    PyType_Spec *specs[] = {&wordpiece_spec, &rows_spec, &surface_spec, &form_spec, &trees_spec, &reader_spec, &linear_spec, &parts_spec};
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         PyObject *type = PyType_FromSpec(specs[i]);
         int failed = !type || PyModule_AddType(module, (PyTypeObject *)type);

@@ -34,7 +34,7 @@ int wants(const char *what, Py_ssize_t given, Py_ssize_t wanted);
 /* Whether an object is of the type that is freed so: each type here has a function of its own for that. */
 int is_freed_by(PyObject *object, destructor free);
 
-extern PyType_Spec wordpiece_spec, rows_spec, surface_spec, form_spec, trees_spec, reader_spec, linear_spec;
+extern PyType_Spec wordpiece_spec, rows_spec, surface_spec, form_spec, trees_spec, reader_spec, linear_spec, parts_spec;
 
 /* ---- what the types do for each other ---- */
 
@@ -54,6 +54,13 @@ size_t rows_width(PyObject *rows);
 int rows_add_up(PyObject *rows, Ids ids, float *out); /* -1 with an exception set */
 
 const SurfaceRules *surface_rules(PyObject *surface);
+
+int is_form(PyObject *object);
+const FormRules *form_rules(PyObject *form);
+
+int is_trees(PyObject *object);
+size_t trees_need(PyObject *trees);                          /* so many features */
+double trees_add_up(PyObject *trees, const float *features); /* one after another */
 
 /* One prompt as it is read. The readers' and the scores' methods take it as three arguments: a text to be cut into tokens, the
  * bytes that are counted (None for the text itself in one spelling, which must be of ASCII), and how many times longer the whole is. */

@@ -10,10 +10,25 @@ typedef struct {
     int16_t highest; /* feature */
 } Trees;
 
+static float answer(const Trees *self, size_t tree, const float *form) {
+    const int16_t *feature = self->feature.buf;
+    const float *threshold = self->threshold.buf;
+    size_t leaf = 0;
+    for (size_t i = tree; i < self->depth * self->count; i += self->count) leaf = 2 * leaf + (form[feature[i]] > threshold[i]);
+    return ((const float *)self->value.buf)[(tree << self->depth) + leaf];
+}
+
+double trees_add_up(PyObject *object, const float *form) {
+    const Trees *self = (const Trees *)object;
+    double sum = 0.0;
+    for (size_t tree = 0; tree < self->count; tree++) sum += (double)answer(self, tree, form);
+    return sum;
+}
+
+size_t trees_need(PyObject *object) { return (size_t)(((const Trees *)object)->highest + 1); }
+
 static PyObject *trees_answers(PyObject *object, PyObject *array) {
     const Trees *self = (const Trees *)object;
-    const int16_t *feature = self->feature.buf;
-    const float *threshold = self->threshold.buf, *value = self->value.buf;
     Py_buffer form;
     float *out;
     if (read_array(array, 'f', &form)) return NULL;
@@ -22,12 +37,7 @@ static PyObject *trees_answers(PyObject *object, PyObject *array) {
         PyErr_Format(PyExc_IndexError, "wants feature %d", (int)self->highest);
     else
         made = new_floats((Py_ssize_t)self->count, &out);
-    for (size_t tree = 0; made && tree < self->count; tree++) {
-        size_t leaf = 0;
-        for (size_t i = tree; i < self->depth * self->count; i += self->count)
-            leaf = 2 * leaf + (((const float *)form.buf)[feature[i]] > threshold[i]);
-        out[tree] = value[(tree << self->depth) + leaf];
-    }
+    for (size_t tree = 0; made && tree < self->count; tree++) out[tree] = answer(self, tree, form.buf);
     PyBuffer_Release(&form);
     return made;
 }
@@ -39,6 +49,8 @@ static void trees_free(PyObject *object) {
     PyBuffer_Release(&self->value);
     free_object(object);
 }
+
+int is_trees(PyObject *object) { return is_freed_by(object, trees_free); }
 
 #define MOST_DEPTH 20
 
