@@ -129,6 +129,9 @@ def least_loaded(
 
     Among equals each is as likely as its weight says, so that weights also count where there is little to do.
     """
+    if len(deployments) == 1:
+        only = deployments[0]
+        return only if only.is_ready and only not in tried else None
     best: list[Deployment] = []
     least = inf
     for deployment in deployments:

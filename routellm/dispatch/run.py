@@ -59,24 +59,24 @@ class Dispatched(Generic[T]):
             self._deployment.left(self._token)
             self._deployment = None
 
-    async def aclose(self) -> None:
+    def aclose(self) -> Awaitable[None]:
         """Close the reply; where it was not marked, it came whole. Closing twice does nothing."""
         if self._deployment is not None:
             self._deployment.succeeded(self._token)
             self._deployment = None
-        await self.reply.aclose()
+        return self.reply.aclose()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> Awaitable[None]:
         if isinstance(error, UpstreamError):
             self.mark_broken(str(error))
         elif error is not None:
             self.mark_left()
-        await self.aclose()
+        return self.aclose()
 
 
 class Failure(NamedTuple):

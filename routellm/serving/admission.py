@@ -62,15 +62,21 @@ class Admission:
         Raises:
             OverloadedError: the line is full, or the wait was too long.
         """
+        if not self.enter_at_once():
+            await self._wait_in_line()
+
+    def enter_at_once(self) -> bool:
+        """Let a request begin if it need not wait; whether it may, and then it is owed one `leave`."""
         if self._under_way < self._settings.concurrent and not self._line:
             self._under_way += 1
-            return
-        await self._wait_in_line()
+            return True
+        return False
 
     def leave(self) -> None:
         """The request is over, in whatever way; the next in line begins."""
         self._under_way -= 1
-        self._let_in()
+        if self._line:
+            self._let_in()
 
     def change(self, settings: AdmissionSettings) -> None:
         """Take other limits from now on. Nothing that is under way or in line is dropped."""

@@ -20,6 +20,7 @@ from routellm.serving.apis.embeddings import EmbeddingsApi
 from routellm.serving.apis.messages.api import CountTokensApi, MessagesApi
 from routellm.serving.apis.responses.api import ResponsesApi
 from routellm.serving.endpoints import Endpoints
+from routellm.serving.exchange import EXCHANGE, Exchange
 from routellm.serving.gateway import Gateway
 from routellm.serving.headers import request_id_of
 from routellm.serving.live import Reloader
@@ -100,7 +101,8 @@ def _front(routed: Mapping[str, RoutedEndpoint], pages: Starlette, *, verbose: b
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
             return pages(scope, receive, send)
-        scope["request_id"] = request_id_of(scope["headers"])
+        exchange: Exchange = scope["extensions"][EXCHANGE]
+        scope["request_id"] = request_id_of(exchange.fields.get(b"x-request-id"))
         endpoint = routed.get(scope["path"])
         if endpoint is not None and scope["method"] == "POST":
             return endpoint(scope, receive, send)

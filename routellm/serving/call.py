@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from time import perf_counter, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from routellm.serving.usage import UsageReader
 from routellm.types import Decision, Outcome, RequestRecord, Usage
@@ -18,7 +20,21 @@ CLIENT_CLOSED_REQUEST = 499
 _NO_TOKENS = Usage(input_tokens=0, output_tokens=0)
 
 
-class Call:
+class _Undecided(NamedTuple):
+    """What stands in a record for want of a decision."""
+
+    model: None = None
+    reason: None = None
+    router: None = None
+    threshold: None = None
+    win_rate: None = None
+    decision_us: float = 0.0
+
+
+_UNDECIDED = _Undecided()
+
+
+class Call(msgspec.Struct):
     """One request. Everything is filled in as it becomes known.
 
     Attributes:
@@ -31,38 +47,31 @@ class Call:
         told: whether the decision stands among the reply's headers already.
     """
 
-    __slots__ = (
-        "_at", "_reader", "_started", "_usage", "asked", "attempts", "body", "client", "decision", "error", "first_byte",
-        "format", "lease", "outcome", "prompt", "query", "request_id", "status", "streamed", "told", "waited",
-    )  # fmt: skip
-
-    def __init__(self, format: Format, request_id: str) -> None:
-        self._at = time()
-        self._started = perf_counter()
-        self.format = format
-        self._reader: UsageReader | None = None
-        self._usage: Usage | None = None
-        self.request_id = request_id
-        self.asked = ""
-        self.attempts = 0
-        self.body = b""
-        self.client: str | None = None
-        self.decision: Decision | None = None
-        self.error: str | None = None
-        self.first_byte: float | None = None
-        self.lease: Lease | None = None
-        self.outcome: Outcome = "client-gone"
-        self.prompt: str | None = None
-        self.query = b""
-        self.status = CLIENT_CLOSED_REQUEST
-        self.streamed = False
-        self.told = False
-        self.waited = 0.0
+    format: Format
+    request_id: str
+    query: bytes = b""
+    asked: str = ""
+    attempts: int = 0
+    body: bytes = b""
+    client: str | None = None
+    decision: Decision | None = None
+    error: str | None = None
+    first_byte: float | None = None
+    lease: Lease | None = None
+    outcome: Outcome = "client-gone"
+    prompt: str | None = None
+    status: int = CLIENT_CLOSED_REQUEST
+    streamed: bool = False
+    told: bool = False
+    waited: float = 0.0
+    _at: float = msgspec.field(default_factory=time)
+    _started: float = msgspec.field(default_factory=perf_counter)
+    _reader: UsageReader | None = None
+    _usage: Usage | None = None
 
     def begin(self, reply: UpstreamReply, format: Format, *, counts: bool, free: bool = False) -> None:
         """A reply begins. Its bytes are of the API `format`; with `counts` its tokens are read. A `free` one takes none."""
-        headers = reply.headers
-        kind = headers.get("content-type", "")
+        kind = reply.header("content-type")
         self.status = reply.status
         self.streamed = kind.startswith("text/event-stream")
         if reply.status >= 300:
@@ -70,7 +79,7 @@ class Call:
         if free:
             self._usage = _NO_TOKENS
         elif counts:
-            self._reader = UsageReader(format, kind, headers.get("content-encoding", ""))
+            self._reader = UsageReader(format, kind, reply.header("content-encoding"))
 
     def take(self, chunk: bytes, waited: float) -> None:
         """A piece of the reply came in after so many seconds."""
@@ -83,7 +92,7 @@ class Call:
     def record(self) -> RequestRecord:
         """What is known, once the request is over."""
         total = perf_counter() - self._started
-        decision = self.decision
+        decision = self.decision or _UNDECIDED
         return RequestRecord(
             request_id=self.request_id,
             at=self._at,
@@ -92,12 +101,12 @@ class Call:
             outcome=self.outcome,
             status=self.status,
             key=self.client,
-            model=None if decision is None else decision.model,
-            reason=None if decision is None else decision.reason,
-            router=None if decision is None else decision.router,
-            threshold=None if decision is None else decision.threshold,
-            win_rate=None if decision is None else decision.win_rate,
-            decision_us=0.0 if decision is None else decision.decision_us,
+            model=decision.model,
+            reason=decision.reason,
+            router=decision.router,
+            threshold=decision.threshold,
+            win_rate=decision.win_rate,
+            decision_us=decision.decision_us,
             error=self.error,
             streamed=self.streamed,
             attempts=self.attempts,

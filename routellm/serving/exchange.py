@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -26,10 +26,10 @@ EXCHANGE = "routellm.exchange"
 HIGH_WATER = 64 * 1024
 """Bytes of a request's body that wait to be received; then no more is read from the connection."""
 
-Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
-STATUS_LINES = {code: f"HTTP/1.1 {code} {_PHRASES.get(code, '')}\r\n".encode() for code in range(200, 600)}
+STATUS_LINES = {code: f"HTTP/1.1 {code} {_PHRASES.get(code, '')}".encode() for code in range(200, 600)}
 _NO_BODY = (204, 304)
 
 
@@ -39,10 +39,11 @@ class Exchange:
     Args:
         protocol: the connection.
         scope: the request's, as ASGI has it.
+        fields: see below.
         keep_alive: whether the connection may be used again.
-        expects: whether the client waits to be asked for the body (`Expect: 100-continue`).
 
     Attributes:
+        fields: the request's headers, one value a name.
         more_body: whether some of the request is still to come.
         begun, complete: whether the reply has begun to go out, and whether all of it has.
         gone: whether the connection was lost before that.
@@ -50,16 +51,17 @@ class Exchange:
 
     __slots__ = (
         "_bodiless", "_expects", "_left", "_pieces", "_protocol", "_received", "_size", "_waiter", "_when_gone",
-        "begun", "complete", "gone", "keep_alive", "more_body", "scope",
+        "begun", "complete", "fields", "gone", "keep_alive", "more_body", "scope",
     )  # fmt: skip
 
-    def __init__(self, protocol: HttpProtocol, scope: Scope, *, keep_alive: bool, expects: bool) -> None:
+    def __init__(self, protocol: HttpProtocol, scope: Scope, fields: dict[bytes, bytes], *, keep_alive: bool) -> None:
         self.scope = scope
+        self.fields = fields
         self.keep_alive = keep_alive
         self.more_body = True
         self.begun = self.complete = self.gone = False
         self._protocol = protocol
-        self._expects = expects
+        self._expects = fields.get(b"expect", b"").lower() == b"100-continue"  # then the client waits to be asked for the body
         self._pieces: list[bytes] = []
         self._size = 0
         self._received = False  # all of the request, by the application
@@ -68,6 +70,11 @@ class Exchange:
         self._bodiless = False
         self._left: int | None = None  # of a body of a known length
         scope["extensions"] = {EXCHANGE: self}
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The one that `run` is awaited in."""
+        return self._protocol.task
 
     async def run(self, app: ASGIApp) -> None:
         """Let `app` answer, and make sure that the client is not left without an end."""
@@ -122,6 +129,13 @@ class Exchange:
 
     # --- called by the application ---
 
+    def whole(self) -> bytes | None:
+        """The request's body, where all of it has come in already and none was received; else None. Instead of `receive`."""
+        if self.more_body or self._received or self.gone or self.complete:
+            return None
+        self._received = True
+        return self._take()
+
     async def receive(self) -> Message:
         """ASGI's."""
         if self._expects and self.more_body and not self.gone:
@@ -135,11 +149,8 @@ class Exchange:
                 self._waiter = None
         if self.gone or self.complete:
             return {"type": "http.disconnect"}
-        pieces, self._pieces, self._size = self._pieces, [], 0
         self._received = not self.more_body
-        self._protocol.resume_reading()
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
+        return {"type": "http.request", "body": self._take(), "more_body": self.more_body}
 
     async def send(self, message: Message) -> None:
         """ASGI's."""
@@ -149,7 +160,7 @@ class Exchange:
         if self.gone:
             return
         if message["type"] == "http.response.start":
-            protocol.write(self._head(message["status"], message.get("headers", ())))
+            protocol.write(self._head(message["status"], list(message.get("headers", ()))))
             return
         more = message.get("more_body", False)
         if piece := self._framed(message.get("body", b""), more=more):
@@ -175,35 +186,31 @@ class Exchange:
             raise RuntimeError("a reply begins twice")
         if self._expects and self.more_body:
             self.keep_alive = False  # the body may come or not: there is no telling where the next request begins
-        lines = [STATUS_LINES[status]]
-        told: bytes | None = None
-        for header in headers:
-            name, value = header
-            if name == b"content-length":
-                told = value
-            elif name == b"connection" and b"close" in value.lower():
-                self.keep_alive = False
-                continue
-            lines.append(b"%b: %b\r\n" % header)
+        fields = dict(headers)
+        if b"close" in fields.get(b"connection", b"").lower():
+            self.keep_alive = False
+            headers = [header for header in headers if header[0] != b"connection"]
+        lines = [STATUS_LINES[status], *map(b": ".join, headers)]
+        given = b"".join(lines[1:])
+        if b"\n" in given or b"\r" in given or b"\0" in given:
+            raise RuntimeError("a header of the reply holds the end of a line, or a zero byte")
+        told = fields.get(b"content-length")
         if self.scope["method"] == "HEAD" or status in _NO_BODY:
             self._bodiless = True
         elif told is not None:
             self._left = int(told)
         elif size is not None:
             self._left = size
-            lines.append(b"content-length: %d\r\n" % size)
+            lines.append(b"content-length: %d" % size)
         elif self.scope["http_version"] == "1.1":
-            lines.append(b"transfer-encoding: chunked\r\n")
+            lines.append(b"transfer-encoding: chunked")
         else:
             self.keep_alive = False  # the end of the connection is the end of the body
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
+            lines.append(b"connection: close")
         lines.append(b"\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
-            raise RuntimeError("a header of the reply holds the end of a line, or a zero byte")
         self.begun = True
-        return head
+        return b"\r\n".join(lines)
 
     def _framed(self, body: bytes, *, more: bool) -> bytes:
         """A piece of the body as it is written."""
@@ -220,6 +227,14 @@ class Exchange:
             return body
         framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
         return framed if more else framed + b"0\r\n\r\n"
+
+    def _take(self) -> bytes:
+        """What has come of the request's body since the last time."""
+        pieces, self._pieces = self._pieces, []
+        if self._size > HIGH_WATER:
+            self._protocol.resume_reading()
+        self._size = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _end(self) -> None:
         self.complete = True

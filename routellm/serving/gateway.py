@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Self
@@ -123,9 +123,9 @@ class Gateway:
             decision = self._context.settle(decision, request.body, request.fields)
         return decision
 
-    async def dispatch(self, decision: Decision, request: ApiRequest, send: SendTo[T]) -> Dispatched[T]:
+    def dispatch(self, decision: Decision, request: ApiRequest, send: SendTo[T]) -> Awaitable[Dispatched[T]]:
         """Send to the chosen model, or to those that may stand in for it. Raises as `Dispatcher.dispatch` does."""
-        return await self.dispatcher.dispatch(decision.model, self._spares(decision, request), send)
+        return self.dispatcher.dispatch(decision.model, self._spares(decision, request), send)
 
     def fallen_back(self, decision: Decision, model: str) -> Decision:
         """`decision` after another model has answered."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -25,28 +25,27 @@ _PRIVATE = frozenset(
 )
 _NOT_SENT_UP = _HOP_BY_HOP | _PRIVATE | {b"host", b"content-length", b"x-request-id"}
 # A provider's cookies, and its rules for its own host, would apply to this host.
-_NOT_SENT_BACK = frozenset({"set-cookie", "strict-transport-security", "alt-svc", "x-request-id"})
+_NOT_SENT_BACK = frozenset({b"set-cookie", b"strict-transport-security", b"alt-svc", b"x-request-id"}) | {
+    b"x-routellm-" + name for name in (b"model", b"reason", b"decision-us", b"router", b"threshold", b"win-rate")
+}
 
 
-def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def request_id_of(given: bytes | None) -> str:
     """The client's `x-request-id` where it is up to 128 plain characters (letters, digits, `._:/+=@~-`), else a new one."""
-    for name, value in headers:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return value.decode("ascii")
-    return f"req-{_process_id()}{next(_count):08x}"
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return "req-%s%08x" % (_process_id(), next(_count))  # noqa: UP031 - half of what `format` takes
 
 
-def headers_for_upstream(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> dict[str, str]:
+def headers_for_upstream(fields: Mapping[bytes, bytes], request_id: str) -> dict[str, str]:
     """The client's end-to-end headers, without its credentials; names in lower case."""
     kept = {"content-type": "application/json"}
-    named_by_connection: set[str] = set()
-    for name, value in headers:
-        if name == b"connection" and value not in (b"keep-alive", b"close"):
-            named_by_connection.update(token.strip().lower() for token in value.decode("latin-1").split(","))
-        elif name not in _NOT_SENT_UP:
-            kept[name.decode("ascii", "replace")] = value.decode("utf-8", "replace")
-    for name_by_connection in named_by_connection:
-        kept.pop(name_by_connection, None)
+    for name, value in fields.items():
+        if name not in _NOT_SENT_UP:
+            kept[name.decode(errors="replace")] = value.decode(errors="replace")
+    if (connection := fields.get(b"connection", b"keep-alive")) != b"keep-alive":
+        for named in connection.decode(errors="replace").split(","):
+            kept.pop(named.strip().lower(), None)
     kept["x-request-id"] = request_id
     return kept
 
@@ -59,16 +58,15 @@ def keep_readable(headers: dict[str, str]) -> None:
         headers["accept-encoding"] = ", ".join(kept) or "identity"
 
 
-def headers_for_client(headers: Mapping[str, str]) -> RawHeaders:
-    """The upstream's headers as they go back; its own `x-request-id` is passed on as `x-upstream-request-id`."""
-    kept = [
-        (name.encode("latin-1"), value.encode("utf-8", "surrogateescape"))
-        for name, value in headers.items()
-        if name not in _NOT_SENT_BACK and not name.startswith("x-routellm-")
-    ]
-    if "x-request-id" in headers:
-        kept.append((b"x-upstream-request-id", headers["x-request-id"].encode("utf-8", "surrogateescape")))
-    return kept
+def headers_for_client(fields: dict[bytes, bytes]) -> RawHeaders:
+    """The upstream's headers as they go back, taken out of `fields`; its own `x-request-id` is passed on as
+    `x-upstream-request-id`."""
+    request_id = fields.get(b"x-request-id")
+    for name in _NOT_SENT_BACK.intersection(fields):
+        del fields[name]
+    if request_id is not None:
+        fields[b"x-upstream-request-id"] = request_id
+    return list(fields.items())
 
 
 def decision_headers(decision: Decision) -> RawHeaders:

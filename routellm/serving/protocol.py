@@ -24,6 +24,7 @@ import httptools
 from routellm.errors import RequestError
 from routellm.serving.errors import render_error
 from routellm.serving.exchange import STATUS_LINES, Exchange
+from routellm.upstream.base import joined
 
 if TYPE_CHECKING:
     import uvicorn
@@ -61,6 +62,7 @@ class HttpProtocol(asyncio.Protocol):
 
     Attributes:
         writable: set while the client takes what is written.
+        task: answers the requests.
     """
 
     def __init__(
@@ -80,21 +82,20 @@ class HttpProtocol(asyncio.Protocol):
         self._server_state = server_state
         self._parser: httptools.HttpRequestParser = _parser(self)
         self._transport: asyncio.Transport
-        self._peers: dict[str, Any] = {}
+        self._scope: dict[str, Any] = {}  # what is the same for all requests of this connection
         self._reads = True
         self._deaf = False  # reads no more requests
         self._is_lost = False
         # The request that comes in:
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._expects = False
         self._taken = 0  # bytes since the last head or piece of a body
         # The one that came last, the one that is answered, and those in line behind that:
         self._last: Exchange | None = None
         self._running: Exchange | None = None
         self._line: deque[Exchange] = deque()
         # One task answers all of them: to make one for each, and have asyncio keep account of it, shows in a profile.
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._due: Exchange | None = None  # for the task to begin with
         self._waiter: asyncio.Future[None] | None = None
         # Time:
@@ -107,7 +108,10 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own is no subclass
         self._server_state.connections.add(cast(Any, self))
-        self._peers = {
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "root_path": "",
             "server": _address(transport.get_extra_info("sockname")),
             "client": _address(transport.get_extra_info("peername")),
             "scheme": "http" if transport.get_extra_info("sslcontext") is None else "https",
@@ -149,16 +153,13 @@ class HttpProtocol(asyncio.Protocol):
     # --- called by the parser ---
 
     def on_message_begin(self) -> None:
-        self._target, self._headers, self._expects = b"", [], False
+        self._target, self._headers = b"", []
 
     def on_url(self, part: bytes) -> None:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self._expects = True
-        self._headers.append((name, value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._taken > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
@@ -172,20 +173,17 @@ class HttpProtocol(asyncio.Protocol):
         path, raw_path, query = _split(self._target)
         version = parser.get_http_version()
         scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            **self._scope,
             "http_version": version,
-            "method": parser.get_method().decode("ascii"),
+            "method": parser.get_method().decode(),
             "path": path,
             "raw_path": raw_path,
             "query_string": query,
-            "root_path": "",
             "headers": self._headers,
             "state": self._app_state.copy(),
-            **self._peers,
         }
         keep_alive = version != "1.0" and parser.should_keep_alive()
-        exchange = self._last = Exchange(self, scope, keep_alive=keep_alive, expects=self._expects)
+        exchange = self._last = Exchange(self, scope, joined(self._headers), keep_alive=keep_alive)
         self._headers = []  # the request has its own; what may still come are trailers
         if self._running is None or self._running.complete:
             self._start(exchange)
@@ -254,25 +252,25 @@ class HttpProtocol(asyncio.Protocol):
 
     def _start(self, exchange: Exchange) -> None:
         self._running = self._due = exchange
-        if self._task is None:
-            self._task = self.loop.create_task(self._answer())
-        self._server_state.tasks.add(self._task)
+        if self.task is None:
+            self.task = self.loop.create_task(self._answer())
+        self._server_state.tasks.add(self.task)
         self._wake()
 
     async def _answer(self) -> None:
         """Answer one request after another, as long as the connection is open."""
-        assert self._task is not None
+        assert self.task is not None
         try:
             while not self._is_lost:
                 if self._due is not None:
                     exchange, self._due = self._due, None
                     await exchange.run(self._app)
                     continue
-                self._server_state.tasks.discard(self._task)  # nobody needs to wait for it
+                self._server_state.tasks.discard(self.task)  # nobody needs to wait for it
                 self._waiter = self.loop.create_future()
                 await self._waiter
         finally:
-            self._server_state.tasks.discard(self._task)
+            self._server_state.tasks.discard(self.task)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -297,8 +295,8 @@ class HttpProtocol(asyncio.Protocol):
             return
         if running is None or not running.begun or running.complete:
             reply = render_error(error, "")
-            lines = [STATUS_LINES[reply.status], *(b"%b: %b\r\n" % header for header in reply.headers)]
-            self.write(b"".join((*lines, b"connection: close\r\n\r\n", reply.body)))
+            lines = [STATUS_LINES[reply.status], *map(b": ".join, reply.headers), b"connection: close", b"", reply.body]
+            self.write(b"\r\n".join(lines))
             logger.warning("Refused a connection's bytes: %s", error)
         self._transport.close()
 

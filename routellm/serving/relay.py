@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -45,24 +45,24 @@ class Client:
         """Whether a reply has begun to go out."""
         return self._exchange.begun
 
-    async def reply(self, status: int, headers: RawHeaders, body: bytes) -> None:
+    def reply(self, status: int, headers: RawHeaders, body: bytes) -> Awaitable[None]:
         """Send a whole reply."""
-        await self._exchange.reply(status, headers + self.headers, body)
+        return self._exchange.reply(status, headers + self.headers, body)
 
-    async def begin(self, status: int, headers: RawHeaders) -> None:
+    def begin(self, status: int, headers: RawHeaders) -> Awaitable[None]:
         """The head of a reply that comes in pieces."""
-        await self._exchange.send({"type": "http.response.start", "status": status, "headers": headers + self.headers})
+        return self._exchange.send({"type": "http.response.start", "status": status, "headers": headers + self.headers})
 
-    async def send(self, piece: bytes) -> None:
+    def send(self, piece: bytes) -> Awaitable[None]:
         """A piece of the reply."""
-        await self._exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
+        return self._exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
 
-    async def end(self, piece: bytes) -> None:
+    def end(self, piece: bytes) -> Awaitable[None]:
         """The last piece."""
-        await self._exchange.send({"type": "http.response.body", "body": piece, "more_body": False})
+        return self._exchange.send({"type": "http.response.body", "body": piece, "more_body": False})
 
     def __enter__(self) -> Self:
-        self._task = asyncio.current_task()
+        self._task = self._exchange.task
         self._exchange.watch(self._leave)
         return self
 
@@ -90,12 +90,12 @@ async def relay(reply: UpstreamReply, client: Client, call: Call, error_event: C
     body = reply.whole()
     if body is not None:
         call.take(body, 0.0)
-        await client.reply(reply.status, headers_for_client(reply.headers), body)
+        await client.reply(reply.status, headers_for_client(reply.fields()), body)
         return
-    await client.begin(reply.status, headers_for_client(reply.headers))
+    await client.begin(reply.status, headers_for_client(reply.fields()))
     is_stream = call.streamed
     tail = b"\n\n"
-    length = reply.headers.get("content-length", "")
+    length = reply.header("content-length")
     left = (int(length) if length.isdecimal() else 0) or -1
     mark = perf_counter()
     try:
@@ -110,7 +110,7 @@ async def relay(reply: UpstreamReply, client: Client, call: Call, error_event: C
                 await client.send(chunk)
             mark = perf_counter()
     except UpstreamError as error:
-        if is_stream and "content-encoding" not in reply.headers and tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
+        if is_stream and not reply.header("content-encoding") and tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
             await client.end(error_event(_told(error)))
         raise
     if left:
@@ -128,14 +128,15 @@ async def relay_translated(
     """
     if 300 <= reply.status < 400:
         raise UpstreamReplyError(f"The model's endpoint answered with the status {reply.status}, which is no answer.")
+    fields = reply.fields()
     if not (call.streamed and reply.status < 300):
         body = await _whole(reply, call)
         body = translator.reply(body) if reply.status < 300 else translator.error(reply.status, body)
-        headers = {**reply.headers, "content-type": "application/json", "content-length": str(len(body))}
-        await client.reply(reply.status, headers_for_client(headers), body)
+        fields |= {b"content-type": b"application/json", b"content-length": b"%d" % len(body)}
+        await client.reply(reply.status, headers_for_client(fields), body)
         return
-    headers = {name: value for name, value in reply.headers.items() if name != "content-length"}
-    await client.begin(reply.status, headers_for_client(headers))
+    fields.pop(b"content-length", None)
+    await client.begin(reply.status, headers_for_client(fields))
     mark = perf_counter()
     try:
         async for chunk in reply.chunks():

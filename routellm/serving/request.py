@@ -14,6 +14,8 @@ from routellm.messages import decode_json
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
+    from routellm.serving.exchange import Exchange
+
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -72,6 +74,18 @@ class ApiRequest(msgspec.Struct, frozen=True):
         if _END.fullmatch(body, position) is None:
             raise _given_twice()
         return start
+
+
+def whole_body(exchange: Exchange, limit: int) -> bytes | None:
+    """The body, where all of it has come in already, as with most requests; else None, and `read_body` waits for it.
+
+    Raises:
+        BodyTooLargeError: it is over `limit` bytes.
+    """
+    body = exchange.whole()
+    if body is not None and len(body) > limit:
+        raise BodyTooLargeError(limit)
+    return body
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

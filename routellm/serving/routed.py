@@ -19,10 +19,10 @@ from routellm.serving.apis.base import Api, Translator
 from routellm.serving.apis.fields import UNSUPPORTED
 from routellm.serving.call import Call
 from routellm.serving.errors import render_error
-from routellm.serving.exchange import EXCHANGE
+from routellm.serving.exchange import EXCHANGE, Exchange
 from routellm.serving.headers import decision_headers, headers_for_upstream, keep_readable
 from routellm.serving.relay import Client, relay, relay_translated
-from routellm.serving.request import ApiRequest, ClientGoneError, read_body
+from routellm.serving.request import ApiRequest, ClientGoneError, read_body, whole_body
 from routellm.serving.services import Services
 from routellm.upstream.base import Format, Upstream, UpstreamReply
 
@@ -48,16 +48,19 @@ class RoutedEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id: str = scope["request_id"]
-        call = Call(self._api.format, request_id)
-        call.query = scope["query_string"]
-        client = Client(scope["extensions"][EXCHANGE], [(b"x-request-id", request_id.encode("ascii"))])
+        call = Call(self._api.format, request_id, scope["query_string"])
+        exchange: Exchange = scope["extensions"][EXCHANGE]
+        client = Client(exchange, [(b"x-request-id", request_id.encode())])
         try:
             holder = self._services.admit(scope)
             call.client = None if holder is None else holder.id
-            request = self._api.parse(await read_body(scope, receive, self._max_body_bytes))
-            call.asked, call.body = request.model, request.body
+            body = whole_body(exchange, self._max_body_bytes)
+            if body is None:
+                body = await read_body(scope, receive, self._max_body_bytes)
+            request = self._api.parse(body)
+            call.asked, call.body = request.model, body
             with client:
-                await self._admit(call, request, scope, holder, client)
+                await self._admit(call, request, exchange, holder, client)
             if client.gone:
                 call.outcome = "client-gone"
         except ClientGoneError:
@@ -67,18 +70,21 @@ class RoutedEndpoint:
         finally:
             self._services.finish(call, scope["headers"])
 
-    async def _admit(self, call: Call, request: ApiRequest, scope: Scope, holder: KeyHolder | None, client: Client) -> None:
+    async def _admit(
+        self, call: Call, request: ApiRequest, exchange: Exchange, holder: KeyHolder | None, client: Client
+    ) -> None:
         services = self._services
-        await services.admission.enter()
+        if not services.admission.enter_at_once():
+            await services.admission.enter()
         try:
             with services.live.gateway as gateway:
-                call.decision = await gateway.decide(self._api, request, scope["headers"], call.client)
+                call.decision = await gateway.decide(self._api, request, exchange.scope["headers"], call.client)
                 if holder is not None:
                     await services.take(call, holder, request, gateway)
                 if services.keeps_prompts:
                     with suppress(RequestError):  # a request for a model by its own name need not be understood
                         call.prompt = self._api.view(request, gateway.decider.prompt_from).text
-                sent = headers_for_upstream(scope["headers"], call.request_id)
+                sent = headers_for_upstream(exchange.fields, call.request_id)
                 if services.billed:
                     keep_readable(sent)
                 await self._answer(gateway, call, request, sent, client)

@@ -224,7 +224,11 @@ class Services:
         gateway = self.live.gateway
         spent = gateway.prices.nanodollars(record.model, record.usage)
         strong = gateway.prices.nanodollars(gateway.decider.pair.strong, record.usage)
-        self.metrics.observe(record, *(None if each is None else each / NANO for each in (spent, strong)))
+        self.metrics.observe(record, _dollars(spent), _dollars(strong))
+
+
+def _dollars(nanodollars: int | None) -> float | None:
+    return None if nanodollars is None else nanodollars / NANO
 
 
 def _terms(gateway: Gateway) -> Terms:

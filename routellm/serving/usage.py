@@ -1,8 +1,8 @@
 """How many tokens a request took, read out of the reply's bytes as they pass by.
 
-Of a stream only those events are decoded that hold an object under "usage"; of a whole reply only the end, or all of it where
-that is not enough. What looks like usage is always decoded as the JSON that it is part of, so that no text is taken for it:
-inside of a JSON string every quotation mark is escaped.
+Of a stream only those events are decoded that hold an object under "usage"; of a large whole reply only the end, or all of
+it where that is not enough. What looks like usage is always decoded as the JSON that it is part of, so that no text is taken
+for it: inside of a JSON string every quotation mark is escaped.
 
 Where the upstream tells nothing, tokens are estimated: one for every 4 bytes of the text that went up, in UTF-8, and one for
 every 4 bytes of the text that came back, as it stands in the JSON. A request is never changed to make an upstream tell.
@@ -29,6 +29,7 @@ _LONGEST_EVENT = 4 << 20  # a longer event is passed over
 _LARGEST_BODY = 1 << 20  # of a larger whole reply only the end is kept
 _LARGEST_ENCODED = 128 << 10  # a larger compressed reply is not looked into
 _END = 64 << 10
+_SMALL = 4 << 10  # a whole reply of up to so many bytes is decoded sooner than its end is looked for
 
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
@@ -95,30 +96,18 @@ class UsageReader:
             encoding tells nothing, and counts a token for every 4 bytes as they came.
     """
 
-    __slots__ = (
-        "_cached",
-        "_encoded",
-        "_format",
-        "_input",
-        "_is_stream",
-        "_output",
-        "_pieces",
-        "_seen",
-        "_size",
-        "_text_bytes",
-    )
+    _size = 0  # bytes of `_pieces`
+    _seen = 0
+    _text_bytes = 0
+    _input: int | None = None
+    _output: int | None = None
+    _cached = 0
 
     def __init__(self, format: Format, content_type: str = "", content_encoding: str = "") -> None:
         self._format: Format = format
         self._is_stream = content_type.startswith("text/event-stream")
         self._encoded = content_encoding not in ("", "identity")
         self._pieces: list[bytes] = []  # an event that is not complete yet; or all of a whole reply, or its end
-        self._size = 0  # bytes of `_pieces`
-        self._seen = 0
-        self._text_bytes = 0
-        self._input: int | None = None
-        self._output: int | None = None
-        self._cached = 0
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes. Takes microseconds, and never fails, whatever they are."""
@@ -195,7 +184,9 @@ class UsageReader:
         if self._is_stream:
             self._look(body)
             return
-        reply = _from_end(body[-_END:]) or (_decoded(_reply_decoder, body) if is_whole else None)
+        reply = _decoded(_reply_decoder, body) if is_whole and len(body) <= _SMALL else None
+        if reply is None:
+            reply = _from_end(body[-_END:]) or (_decoded(_reply_decoder, body) if is_whole else None)
         if reply is not None and reply.usage is not None:
             self._add(reply.usage)
         pattern = _TEXT_OF_WHOLE.get(self._format)

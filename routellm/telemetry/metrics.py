@@ -26,7 +26,7 @@ from typing import NamedTuple
 from routellm.telemetry import families
 from routellm.telemetry.cells import Cells, Row
 from routellm.telemetry.exposition import expose
-from routellm.telemetry.families import DECISION_SECONDS, MODEL_SECONDS, OWN_SECONDS, WIN_RATES, Family
+from routellm.telemetry.families import Family
 from routellm.types import RequestRecord
 
 NONE, OTHER = "none", "other"
@@ -81,11 +81,19 @@ def shared_directory(workers: int) -> Iterator[Path | None]:
         yield Path(name)
 
 
+class _Histogram(NamedTuple):
+    """A row of counts, and the sum behind them."""
+
+    counts: int
+    total: int
+    bounds: tuple[float, ...]
+
+
 class _ModelRows(NamedTuple):
     """Places of a model's rows."""
 
-    upstream: int
-    first_byte: int
+    upstream: _Histogram
+    first_byte: _Histogram
     calls: int
     retries: int
     input: int
@@ -96,16 +104,16 @@ class _ModelRows(NamedTuple):
 class _RouterRows(NamedTuple):
     """Places of a router's rows."""
 
-    win_rate: int
-    decision: int
+    win_rate: _Histogram
+    decision: _Histogram
 
 
 class _Plan(NamedTuple):
     """Where requests of one kind are counted: places of rows."""
 
     ones: tuple[int, ...]
-    own: int
-    whole: int
+    own: _Histogram
+    whole: _Histogram
     model: _ModelRows | None
     router: _RouterRows | None
 
@@ -159,11 +167,11 @@ class Metrics:
         for place in plan.ones:
             values[place] += 1.0
         own, upstream = record.own_ms / 1e3, record.upstream_ms / 1e3
-        _add(values, plan.own, OWN_SECONDS, own)
-        _add(values, plan.whole, MODEL_SECONDS, own + upstream)
+        _add(values, plan.own, own)
+        _add(values, plan.whole, own + upstream)
         if plan.router is not None and record.win_rate is not None:
-            _add(values, plan.router.win_rate, WIN_RATES, record.win_rate)
-            _add(values, plan.router.decision, DECISION_SECONDS, record.decision_us / 1e6)
+            _add(values, plan.router.win_rate, record.win_rate)
+            _add(values, plan.router.decision, record.decision_us / 1e6)
         if plan.model is not None:
             _count_model(values, plan.model, record, upstream)
         if dollars is not None:
@@ -231,21 +239,22 @@ class Metrics:
             ones.append(self._place(families.DECISIONS, router, model, role, record.reason))
         return _Plan(
             tuple(ones),
-            own=self._place(families.OWN, record.api),
-            whole=self._place(families.WHOLE, record.api),
+            own=self._histogram(families.OWN, record.api),
+            whole=self._histogram(families.WHOLE, record.api),
             model=None if record.model is None else self._model_rows(model),
             router=None if record.router is None else self._router_rows(router),
         )
 
     def _model_rows(self, model: str) -> _ModelRows:
         return _ModelRows(
-            *(self._place(family, model) for family in (families.UPSTREAM, families.FIRST_BYTE)),
+            self._histogram(families.UPSTREAM, model),
+            self._histogram(families.FIRST_BYTE, model),
             *(self._place(family, model) for family in (families.CALLS, families.RETRIES)),
             *(self._place(families.TOKENS, model, kind) for kind in ("input", "cached_input", "output")),
         )
 
     def _router_rows(self, router: str) -> _RouterRows:
-        return _RouterRows(self._place(families.WIN_RATE, router), self._place(families.DECISION, router))
+        return _RouterRows(self._histogram(families.WIN_RATE, router), self._histogram(families.DECISION, router))
 
     def _model(self, name: str | None) -> str:
         return NONE if name is None else name if name in self._roles else OTHER
@@ -256,29 +265,36 @@ class Metrics:
         self._errors.add(code)
         return code
 
+    def _histogram(self, family: Family, *labels: str) -> _Histogram:
+        place = self._place(family, *labels)
+        return _Histogram(place, place + family.width - 1, family.bounds)
+
     def _place(self, family: Family, *labels: str) -> int:
         clean = tuple(label.encode("utf-8", "replace").decode() for label in labels)  # a lone surrogate fits no file
         return self._cells.row(family.name, clean, family.width)
 
 
-def _add(values: memoryview[float], place: int, bounds: tuple[float, ...], value: float) -> None:
-    """Count `value` in the histogram at `place`, whose last number is the sum."""
-    values[place + bisect_left(bounds, value)] += 1.0
-    values[place + len(bounds) + 1] += value
+def _add(values: memoryview[float], histogram: _Histogram, value: float) -> None:
+    counts, total, bounds = histogram
+    values[counts + bisect_left(bounds, value)] += 1.0
+    values[total] += value
 
 
 def _count_model(values: memoryview[float], rows: _ModelRows, record: RequestRecord, upstream: float) -> None:
-    if record.attempts:
-        _add(values, rows.upstream, MODEL_SECONDS, upstream)
-        values[rows.calls] += record.attempts
-        values[rows.retries] += record.attempts - 1
+    attempts, usage = record.attempts, record.usage
+    if attempts:
+        _add(values, rows.upstream, upstream)
+        values[rows.calls] += attempts
+        if attempts > 1:
+            values[rows.retries] += attempts - 1
     if record.first_byte_ms is not None:
-        _add(values, rows.first_byte, MODEL_SECONDS, record.first_byte_ms / 1e3)
-    usage = record.usage
+        _add(values, rows.first_byte, record.first_byte_ms / 1e3)
     if usage is not None:
-        values[rows.input] += usage.input_tokens - usage.cached_input_tokens
-        values[rows.cached_input] += usage.cached_input_tokens
+        cached = usage.cached_input_tokens
+        values[rows.input] += usage.input_tokens - cached
         values[rows.output] += usage.output_tokens
+        if cached:
+            values[rows.cached_input] += cached
 
 
 def _code(status: int) -> str:

@@ -8,7 +8,7 @@ the official OpenAI client returns and raises, so it uses that client, which an 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -81,12 +81,30 @@ class ModelSpec:
     formats: frozenset[Format] | None = None
 
 
+def joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """One value a name: those of a name that is given several times become a list, as HTTP lets them."""
+    fields = dict(headers)
+    if len(fields) < len(headers):
+        fields.clear()
+        for name, value in headers:
+            fields[name] = b"%b, %b" % (fields[name], value) if name in fields else value
+    return fields
+
+
 class UpstreamReply(ABC):
     """An upstream's answer, its body not yet read."""
 
     status: int
     headers: Mapping[str, str]
     """End-to-end headers, names in lower case; hop-by-hop headers are left out."""
+
+    def header(self, name: str) -> str:
+        """One of `headers`; empty where the reply has none of that name."""
+        return self.headers.get(name, "")
+
+    def fields(self) -> dict[bytes, bytes]:
+        """`headers` as they go over a connection, in a mapping of the caller's own."""
+        return {name.encode("latin-1"): value.encode(errors="surrogateescape") for name, value in self.headers.items()}
 
     def whole(self) -> bytes | None:
         """The body, where all of it has come in already and need not be waited for; else None. Instead of `chunks`."""
@@ -128,8 +146,8 @@ class Upstream(ABC):
 
         `path` may end in the client's query string ("/messages?beta=true").
 
-        `headers` are the caller's end-to-end headers; credentials are added here. An error status is a reply, not an
-        exception.
+        `headers` are the caller's end-to-end headers, names in lower case; credentials are added here. An error status is a
+        reply, not an exception.
 
         Raises:
             MissingKeyError: see `check`.

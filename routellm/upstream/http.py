@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from yarl import URL
 
 from routellm.errors import MissingExtraError, UpstreamBrokeOffError, UpstreamError, UpstreamTimeoutError
-from routellm.upstream.base import ModelSpec, Timeouts, UpstreamReply
+from routellm.upstream.base import ModelSpec, Timeouts, UpstreamReply, joined
 from routellm.upstream.endpoint import resolve_endpoint
 from routellm.upstream.held import ClientHoldingUpstream
 from routellm.upstream.loops import PerLoop
@@ -36,7 +36,7 @@ _NOT_SENT = _HOP_BY_HOP | {
     # the caller's credentials are for us, not for the upstream
     *("authorization", "api-key", "x-api-key", "cookie", "cookie2"),
 }
-_NOT_RETURNED = _HOP_BY_HOP | {"set-cookie", "set-cookie2"}
+_NOT_RETURNED = frozenset(name.encode() for name in _HOP_BY_HOP | {"set-cookie", "set-cookie2"})
 _NO_BODY = (204, 304)
 
 _KEEP_ALIVE_SECONDS = 30.0
@@ -55,6 +55,7 @@ class HttpUpstream(ClientHoldingUpstream):
         super().__init__()
         self._name = spec.name
         self._timeouts = spec.timeouts
+        self._until_first_byte = spec.timeouts.until_first_byte
         self._endpoint = resolve_endpoint(spec, environ)
         self.model = self._endpoint.model
         self.endpoint = self._endpoint.base_url
@@ -67,26 +68,28 @@ class HttpUpstream(ClientHoldingUpstream):
         self._endpoint.check(self._name)
 
     async def send(self, path: str, body: bytes, headers: Mapping[str, str]) -> UpstreamReply:
-        self.check()
+        if self._endpoint.missing_key:
+            self.check()
         path, mark, query = path.partition("?")
         target, own_headers = self._targets.get(path) or self._read_target(path)
         if mark:
             target = f"{target}?{query}"
-        sent = {name: value for name, value in headers.items() if name.lower() not in _NOT_SENT}
-        if "content-type" not in sent and "Content-Type" not in sent:
-            sent["content-type"] = "application/json"
+        sent = {"content-type": "application/json", **headers}
+        for name in _NOT_SENT.intersection(sent):
+            del sent[name]
         sent.update(own_headers)
         if path.startswith("/messages"):
             sent.setdefault("anthropic-version", ANTHROPIC_VERSION)
-        started = asyncio.get_running_loop().time()
-        deadline = started + self._timeouts.until_first_byte
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        deadline = started + self._until_first_byte
         try:
             answer = await self._pools.get().post(target, sent, body, deadline)
             if not 200 <= answer.status <= 599:
                 answer.close()
                 raise UpstreamError(f"The model {self._name!r} answered with {answer.status}, which is no status of HTTP.")
-            reply = HttpReply(self._name, self._timeouts, started, answer)
-            if reply.headers.get("content-type", "").startswith("text/event-stream"):
+            reply = HttpReply(self._name, self._timeouts, started, answer, loop)
+            if reply.header("content-type").startswith("text/event-stream"):
                 async with asyncio.timeout_at(deadline):
                     await reply.read_first()
             return reply if reply.status < 400 else without_key(reply, self._endpoint.key)
@@ -155,20 +158,31 @@ class HttpReply(UpstreamReply):
     from when a piece was last waited for, so that a slow reader is no silence of the upstream's.
     """
 
-    def __init__(self, name: str, timeouts: Timeouts, started: float, answer: AnyAnswer) -> None:
+    def __init__(
+        self, name: str, timeouts: Timeouts, started: float, answer: AnyAnswer, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._name = name
         self._timeouts = timeouts
-        self._idle = timeouts.between_pieces
         self._ends = started + timeouts.total
         self._answer = answer
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._first: bytes | None = None
         self._waiting_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.status = answer.status
-        self.headers = _end_to_end(answer.headers)
+        self._fields = _end_to_end(answer.headers)
         if answer.status in _NO_BODY:
-            self.headers.pop("content-length", None)  # of a body that does not come
+            self._fields.pop(b"content-length", None)  # of a body that does not come
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:  # type: ignore[override]
+        return {_text(name): _text(value) for name, value in self._fields.items()}
+
+    def header(self, name: str) -> str:
+        return _text(self._fields.get(name.encode(), b""))
+
+    def fields(self) -> dict[bytes, bytes]:
+        return self._fields.copy()
 
     async def read_first(self) -> None:
         """Wait for the body's first piece, which `chunks` then begins with; how long is the caller's business.
@@ -203,7 +217,8 @@ class HttpReply(UpstreamReply):
             return await self._read()
         now = self._waiting_since = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_at(min(now + self._idle, self._ends), self._check_time)
+            due = min(now + self._timeouts.between_pieces, self._ends)
+            self._timer = self._loop.call_at(due, self._check_time)
         chunk = await self._read()
         self._waiting_since = None
         return chunk
@@ -217,7 +232,8 @@ class HttpReply(UpstreamReply):
     def _check_time(self) -> None:
         now = self._loop.time()
         since = now if self._waiting_since is None else self._waiting_since
-        due = min(since + self._idle, self._ends)
+        idle = self._timeouts.between_pieces
+        due = min(since + idle, self._ends)
         if now < due:
             self._timer = self._loop.call_at(due, self._check_time)
             return
@@ -225,7 +241,7 @@ class HttpReply(UpstreamReply):
         told = (
             f"did not end its answer within {self._timeouts.total:g} s"
             if due == self._ends
-            else f"fell silent for {self._idle:g} s in the middle of its answer"
+            else f"fell silent for {idle:g} s in the middle of its answer"
         )
         self._answer.fail(UpstreamTimeoutError(f"The model {self._name!r} {told}."))
 
@@ -235,18 +251,15 @@ class HttpReply(UpstreamReply):
             self._timer = None
 
 
-def _end_to_end(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in raw:
-        name, value = _lower(raw_name), raw_value.decode("utf-8", "surrogateescape")
-        if name not in _NOT_RETURNED:
-            headers[name] = value if name not in headers else f"{headers[name]}, {value}"
-    return headers
+def _end_to_end(raw: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    fields = joined(raw)
+    for name in _NOT_RETURNED.intersection(fields):
+        del fields[name]
+    return fields
 
 
-@lru_cache(maxsize=256)
-def _lower(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape").lower()
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="surrogateescape")
 
 
 def _reason(error: Exception) -> str:

@@ -64,7 +64,7 @@ class ProxiedAnswer:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers = response.raw_headers
+        self.headers = [(name.lower(), value) for name, value in response.raw_headers]
 
     @property
     def is_complete(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import cast
 
 import httptools
@@ -60,8 +60,8 @@ class Pool:
         self._idle: deque[Connection] = deque()  # the one that was used last is on the right
         self._open: set[Connection] = set()
 
-    async def post(self, target: str, headers: Mapping[str, str], body: bytes, deadline: float) -> Answer:
-        """Send a request to the path and query `target`; returns once the reply's headers are in.
+    def post(self, target: str, headers: Mapping[str, str], body: bytes, deadline: float) -> Awaitable[Answer]:
+        """Send a request to the path and query `target`; returns, once awaited, when the reply's headers are in.
 
         Args:
             headers: must hold `host`; `content-length` is added.
@@ -74,7 +74,8 @@ class Pool:
             ValueError: a header holds the end of a line.
         """
         head = _head(target, headers, len(body))
-        return await (self._take() or await self._connect(deadline)).post(head, body, deadline)
+        connection = self._take()
+        return self._post_anew(head, body, deadline) if connection is None else connection.post(head, body, deadline)
 
     async def close(self) -> None:
         """Close every connection; replies under way break off."""
@@ -102,6 +103,10 @@ class Pool:
             connection.abort()
         return None
 
+    async def _post_anew(self, head: bytes, body: bytes, deadline: float) -> Answer:
+        connection = await self._connect(deadline)
+        return await connection.post(head, body, deadline)
+
     async def _connect(self, deadline: float) -> Connection:
         loop = asyncio.get_running_loop()
         name = self._host if self._tls else None
@@ -128,17 +133,20 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
         self._answer: Answer | None = None
+        self._headers: list[tuple[bytes, bytes]] | None = None  # of the reply that comes in, until all of them have
         self._answered = False  # whether it was used before
         self._heard = 0  # bytes since the request
-        self._interim = self._until_eof = self._writing = False
+        self._interim = self._writing = False
         self._writable = asyncio.Event()
         self._writable.set()
+        self._deadline = 0.0  # of the last request
+        self._timer: asyncio.TimerHandle | None = None
 
     async def post(self, head: bytes, body: bytes, deadline: float) -> Answer:
         """Send a request and wait for the reply's headers. Cancelled, it closes the connection."""
         answer = self._answer = Answer(self, self._loop)
         self._heard = 0
-        timer = self._loop.call_at(deadline, self._expire, answer)
+        self._watch(deadline)
         try:
             if len(body) <= _WRITE_BYTES:
                 self._transport.write(head + body)
@@ -149,8 +157,6 @@ class Connection(asyncio.Protocol):
             answer.head.cancel()  # nobody waits for it any more
             self.abort()
             raise
-        finally:
-            timer.cancel()
         return answer
 
     async def _write(self, head: bytes, body: bytes, answer: Answer) -> None:
@@ -165,7 +171,25 @@ class Connection(asyncio.Protocol):
             self._transport.write(pieces[start : start + _WRITE_BYTES])
         self._writing = False
 
-    def _expire(self, answer: Answer) -> None:
+    def _watch(self, deadline: float) -> None:
+        """See that the reply's headers are in by then. A timer that was set for an earlier request is not set anew for each
+        that follows, but only once it has fired."""
+        if self._timer is not None:
+            if self._deadline <= deadline:
+                self._deadline = deadline
+                return
+            self._timer.cancel()
+        self._deadline = deadline
+        self._timer = self._loop.call_at(deadline, self._check_time)
+
+    def _check_time(self) -> None:
+        self._timer = None
+        answer = self._answer
+        if answer is None or answer.head.done():
+            return
+        if self._loop.time() < self._deadline:
+            self._watch(self._deadline)
+            return
         answer.fail(NoAnswerError("no answer in time"))
         self._writable.set()
 
@@ -203,16 +227,18 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(WireError(f"what came is not HTTP/1.1: {error}"))
-        if self._answer is not None and not self._answer.head.done() and self._heard > MAX_HEAD_BYTES:
+        if self._heard > MAX_HEAD_BYTES and self._answer is not None and not self._answer.head.done():
             self._fail(WireError(f"the reply's headers are over {MAX_HEAD_BYTES:,} bytes"))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._pool.forget(self)
         self._writable.set()
+        if self._timer is not None:
+            self._timer.cancel()
         answer, self._answer = self._answer, None
         if answer is None:
             return
-        if self._until_eof and answer.head.done() and error is None:
+        if error is None and answer.head.done() and answer.ends_with_connection:
             answer.end()
             return
         reason = str(error or "the connection was closed before the reply's end")
@@ -227,24 +253,23 @@ class Connection(asyncio.Protocol):
     # --- called by the parser ---
 
     def on_message_begin(self) -> None:
+        self._headers = []
         if self._answer is None:
             self.abort()  # nobody asked
-        else:
-            self._answer.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._answer is not None and not self._answer.head.done():
-            self._answer.headers.append((name, value))
+        if self._headers is not None:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        headers, self._headers = self._headers, None  # what may still come are trailers
         answer = self._answer
-        if answer is None:
+        if answer is None or headers is None:
             return
         status = self._parser.get_status_code()
         self._interim = 100 <= status < 200  # goes before the reply proper
         if not self._interim and not answer.head.done():
-            self._until_eof = status not in _NO_BODY and not any(name.lower() in _LENGTHS for name, _ in answer.headers)
-            answer.status = status
+            answer.status, answer.headers = status, headers
             answer.head.set_result(None)
             self._writable.set()
 
@@ -271,7 +296,7 @@ class Connection(asyncio.Protocol):
 
 
 class Answer:
-    """A reply. `status` and `headers` (as they came) hold once `head` is done."""
+    """A reply. `status` and `headers` (names in lower case) hold once `head` is done."""
 
     __slots__ = (
         "_connection",
@@ -297,6 +322,11 @@ class Answer:
         self._paused = self._ended = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether nothing but the connection's end tells where the body ends."""
+        return self.status not in _NO_BODY and not any(name in _LENGTHS for name, _ in self.headers)
 
     @property
     def is_complete(self) -> bool:
@@ -366,12 +396,12 @@ class Answer:
 
 
 def _head(target: str, headers: Mapping[str, str], length: int) -> bytes:
-    lines = [f"POST {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    lines.append(f"content-length: {length}\r\n\r\n")
-    text = "\r\n".join(lines)
-    if text.count("\n") != len(lines) + 1 or text.count("\r") != len(lines) + 1 or "\0" in text:
+    lines = [f"POST {target} HTTP/1.1", *map(": ".join, headers.items())]
+    given = "".join(lines)
+    if "\n" in given or "\r" in given or "\0" in given:
         raise ValueError("a header holds the end of a line, or a zero byte")
-    return text.encode("utf-8", "surrogateescape")
+    lines.append(f"content-length: {length}\r\n\r\n")
+    return "\r\n".join(lines).encode(errors="surrogateescape")
 
 
 def _tls_context() -> ssl.SSLContext:

@@ -98,7 +98,7 @@ def test_a_span_joins_the_clients_trace(spans: Callable[..., Any]) -> None:
 
 
 def test_the_clients_trace_goes_up_to_the_model() -> None:
-    sent = headers_for_upstream([(b"traceparent", PARENT.encode()), (b"tracestate", b"vendor=1")], "req-1")
+    sent = headers_for_upstream({b"traceparent": PARENT.encode(), b"tracestate": b"vendor=1"}, "req-1")
     assert (sent["traceparent"], sent["tracestate"]) == (PARENT, "vendor=1")
 
 

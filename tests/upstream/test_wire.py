@@ -259,6 +259,37 @@ def test_no_reply_by_the_deadline(runner: asyncio.Runner) -> None:
     against(runner, handler, use)
 
 
+def test_each_request_on_a_connection_has_its_own_deadline(runner: asyncio.Runner) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await request_of(reader)
+            writer.write(OK)
+        await reader.read()
+
+    async def use(pool: Pool) -> None:
+        for within in (0.2, 60.0):
+            assert await whole(await post(pool, within=within)) == b"hi"
+        await asyncio.sleep(0.3)  # the timer of the first request fires while none is under way
+        with pytest.raises(NoAnswerError):
+            await post(pool, within=0.1)
+
+    against(runner, handler, use)
+
+
+def test_a_shorter_deadline_than_that_of_the_request_before(runner: asyncio.Runner) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(OK)
+        await reader.read()
+
+    async def use(pool: Pool) -> None:
+        assert await whole(await post(pool, within=60.0)) == b"hi"
+        with pytest.raises(NoAnswerError):
+            await asyncio.wait_for(post(pool, within=0.05), 10.0)
+
+    against(runner, handler, use)
+
+
 def test_a_connection_that_does_not_open_in_time(runner: asyncio.Runner) -> None:
     async def main() -> None:
         pool = Pool("203.0.113.1", 9, secure=False, connect_timeout=0.0, keep_alive=1.0)  # an address for documentation
