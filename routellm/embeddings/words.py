@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import log1p, sqrt
 from zlib import crc32
 
 import numpy as np
 
 from routellm.embeddings.base import Vector
+from routellm.embeddings.kernel import COMPILED, scan
 from routellm.embeddings.normal import plain_text
 
 WORDS_VERSION = 1
@@ -22,18 +24,33 @@ MAX_WORDS = 512
 """Of a longer prompt only so many words are counted, which bounds the time."""
 
 _MAX_CHARS = 8 * MAX_WORDS
+_LOGS = np.array([log1p(count) for count in range(2 * MAX_WORDS)], dtype=np.float32)
 _WORD = re.compile(rb"[a-z0-9\x80-\xff]+|[^\sa-z0-9\x80-\xff]")
 
 
 def word_counts(prompt: str) -> Vector:
     """log(1 + count) of each bucket, scaled to length 1 (all zeros without words): float32, shape (BUCKETS,)."""
-    words = _WORD.findall(plain_text(prompt, _MAX_CHARS).lower().encode("utf-8", "replace"))[:MAX_WORDS]
+    return _counts(plain_text(prompt, _MAX_CHARS).lower().encode("utf-8", "replace"))
+
+
+def counts_in_python(text: bytes) -> Vector:
+    """The counts of a text in one spelling and small letters."""
+    words = _WORD.findall(text)[:MAX_WORDS]
     single = list(map(crc32, words))
     pairs = map(crc32, words[1:], single)  # a checksum that goes on from the word before
     buckets = np.array([*single, *pairs], dtype=np.int64) % BUCKETS
-    counts: Vector = np.log1p(np.bincount(buckets, minlength=BUCKETS)).astype(np.float32)
-    norm = np.sqrt(counts.dot(counts))
-    return counts / norm if norm > 0.0 else counts
+    counts: Vector = _LOGS.take(np.bincount(buckets, minlength=BUCKETS))
+    # Squares of float32 are exact in float64, and this adds them one after another, as the kernel does.
+    norm = sqrt(np.add.accumulate(np.square(counts, dtype=np.float64))[-1])
+    return counts / np.float32(norm) if norm > 0.0 else counts
+
+
+def compiled_counts(text: bytes) -> Vector:
+    """The same."""
+    return np.frombuffer(scan.word_counts(text, MAX_WORDS, BUCKETS), dtype=np.float32)
+
+
+_counts = compiled_counts if COMPILED else counts_in_python
 
 
 def word_counts_batch(prompts: Sequence[str]) -> Vector:

@@ -22,6 +22,7 @@ from routellm.embeddings.normal import plain_text, plain_text_in_python, without
 from routellm.embeddings.static import BUNDLED, StaticEmbedder, compiled_embedding, embedding_in_python
 from routellm.embeddings.table import read_table
 from routellm.embeddings.wordpiece import MAX_WORD, WordPiece
+from routellm.embeddings.words import compiled_counts, counts_in_python
 from routellm.routers.parts import Parts, Trees, answers_in_python, compiled_answers
 from routellm.routers.views import Viewer
 from tests.conftest import require
@@ -219,6 +220,15 @@ def test_linear_scores_of_a_batch_are_the_same(texts: list[str]) -> None:
     assert compiled.of_batch(texts).tolist() == in_python.of_batch(texts).tolist() == [compiled.of(text) for text in texts]
 
 
+@given(ANY_BYTES)
+@example(b"a b " * 600)
+@example(b"a\x0bb\x1c\x85,,c1 \x00")
+def test_counts_of_words_are_the_same(text: bytes) -> None:
+    one, other = compiled_counts(text.lower()), counts_in_python(text.lower())
+    assert one.tobytes() == other.tobytes()
+    assert one.flags.writeable
+
+
 @given(st.integers(0, 4), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_trees_answer_the_same(depth: int, count: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
@@ -269,6 +279,8 @@ WRONG = {
     "too many listed words": (lambda: scan.Form({b"%d" % i: 1 for i in range(999)}, {}, ((), (), ()), 8), ValueError),
     "too many phrases": (lambda: scan.Form({}, {}, ((b"so",) * 33, (), ()), 8), ValueError),
     "a lone surrogate": (lambda: WordPiece(TABLE.tokenizer, compiled=True)._tokens("\ud800"), UnicodeEncodeError),
+    "no buckets": (lambda: scan.word_counts(b"a", 1, 0), ValueError),
+    "fewer words than none": (lambda: scan.word_counts(b"a", -1, 8), ValueError),
     "a spelling that is no text": (lambda: scan.respell("é", {"é": 1}), TypeError),
     "a spelling that there is not": (lambda: scan.respell("é", {}), KeyError),
     "weights of another number": (lambda: linear(WEIGHTS[:-1]), ValueError),

@@ -6,6 +6,7 @@
  *     reader.c, linear.c           text -> all of these joined, and a score that is linear in them, in one call (linear.py)
  *     trees.c, parts.c             a router's trees, and the sum of its parts (routers/parts.py)
  *     normal.c                     a prompt in one spelling, and whether it says anything again (normal.py, respelling.py)
+ *     buckets.c                    counts of words and of their pairs, hashed (words.py)
  *     words.c                      tables of words, and sets of a text's pieces
  *
  * It computes nothing of its own. Each type is given its tables by the Python module that describes what is computed, and its
@@ -18,6 +19,9 @@
 static PyMethodDef functions[] = {
     {"says_again", (PyCFunction)(void (*)(void))says_again, METH_FASTCALL,
      "says_again(prompt: str, least: int) -> bool\n\nWhether a piece of so many characters comes twice in a prompt of ASCII."},
+    {"word_counts", (PyCFunction)(void (*)(void))word_counts, METH_FASTCALL,
+     "word_counts(text: bytes, most: int, buckets: int) -> bytearray\n\n"
+     "log(1 + count) of each bucket of the first words of a text in small letters, of length 1: an array of float32."},
     {"plain_text", (PyCFunction)(void (*)(void))plain_text, METH_FASTCALL,
      "plain_text(prompt: str, most: int) -> str\n\nThe first so many characters of a prompt of ASCII, in one spelling."},
     {"single_spaces", single_spaces, METH_O,

@@ -83,6 +83,7 @@ double dot(const float *weights, const float *vector, size_t width);
 size_t spell(Text text, size_t most, unsigned char *out);
 
 PyObject *says_again(PyObject *module, PyObject *const *given, Py_ssize_t count);
+PyObject *word_counts(PyObject *module, PyObject *const *given, Py_ssize_t count);
 PyObject *plain_text(PyObject *module, PyObject *const *given, Py_ssize_t count);
 PyObject *single_spaces(PyObject *module, PyObject *string);
 PyObject *respell(PyObject *module, PyObject *const *given, Py_ssize_t count);
