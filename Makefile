@@ -22,7 +22,7 @@ test: $(VENV)/.installed-$(EXTRAS) ## Set up, then run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
 llm: llm-files ## Fetch a small real language model (130 MB in all), and test the server in front of it
-	ROUTELLM_TEST_GGUF=$(VENV)/llm.gguf $(BIN)/python -m pytest -q tests/serving/test_real_llm.py $(ARGS)
+	ROUTELLM_TEST_GGUF=$(VENV)/llm.gguf $(BIN)/python -m pytest -q tests/serving/test_real_llm.py tests/routers/causal/test_smollm2.py $(ARGS)
 
 llm-files: $(VENV)/.installed-$(EXTRAS)
 	$(PIP) "xllamacpp==2026.10.11549"

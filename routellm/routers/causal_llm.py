@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -25,9 +26,13 @@ from numpy.typing import NDArray
 from routellm.errors import CheckpointError, ConfigError
 from routellm.hub import resolve_folder
 from routellm.routers.causal.base import PATTERNS, BaseModel
-from routellm.routers.causal.lora import merge
-from routellm.routers.causal.model import Placement, Rater, libraries, load_model, load_tokenizer
+from routellm.routers.causal.llama_config import CONFIG_FILE
+from routellm.routers.causal.loading import load_language_model, needs_torch, stop_tokens
+from routellm.routers.causal.lora import Adapter
+from routellm.routers.causal.model import Placement
 from routellm.routers.causal.prompt import CLASSIFIER_FILE, SYSTEM_FILE, RatingPrompt, read_texts
+from routellm.routers.causal.rater import LanguageModel, Rater
+from routellm.routers.causal.tokenizer import ChatTokenizer
 from routellm.routers.checkpoint import META_FILE, Checkpoint, load_checkpoint
 from routellm.routers.routers import Router
 
@@ -41,7 +46,8 @@ SCORE_THRESHOLD = 4
 class CausalLLMRouter(Router):
     """Scores a prompt by a language model's rating.
 
-    Needs the extra `torch`. A server keeps it off its event loop.
+    A Llama model, as the shipped one is, runs on a CPU in numpy. A GPU, 16 bits, flash attention and other architectures need
+    the extra `torch`. A server keeps it off its event loop.
 
     Args:
         checkpoint_path: a folder, or a hub repository such as `routellm/causal_llm_gpt4_augmented`; None takes the shipped
@@ -54,17 +60,18 @@ class CausalLLMRouter(Router):
         model_id: the published configurations' name of the model that was fine-tuned. Not needed: the folder has it all.
         flash_attention_2: use that implementation of attention; needs the package flash-attn and a GPU.
         base_model: of a checkpoint of ours: a folder with the base model, where it can't be fetched.
-        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
+        device: "auto" (a GPU where there is one and torch is installed), "cpu", "cuda", "cuda:1".
         dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32", "bfloat16" or "float16".
-        batch_size: how many prompts go through the model at once; None for 1 on a CPU, 8 on a GPU. With 1 a batch equals
-            singles to the bit; else padding moves a score by rounding (about 1e-6 in float32, 1e-2 in 16 bits).
+        batch_size: how many prompts go through the model at once in torch; None for 1 on a CPU, 8 on a GPU. With 1, and in
+            numpy with any, a batch equals singles to the bit; else padding moves a score by rounding (about 1e-6 in float32,
+            1e-2 in 16 bits).
         max_length: the most tokens of a prompt with its template. A longer question loses its end. None for what the
             checkpoint was trained on, 2048 for published ones.
 
     Raises:
         CheckpointError: the checkpoint or its base can't be read or had, or they don't fit together.
         ConfigError: an argument is out of range.
-        MissingExtraError: torch or transformers is not installed.
+        MissingExtraError: what is asked for takes torch and transformers, and one is not installed.
     """
 
     def __init__(
@@ -84,20 +91,19 @@ class CausalLLMRouter(Router):
     ) -> None:
         tokens = _rating_tokens(special_tokens, num_outputs)
         _check_arguments(score_threshold, len(tokens), model_type, batch_size, max_length)
-        libraries()  # before a base of gigabytes is fetched
         placement = Placement(device, dtype, flash_attention_2)
-        place, kind = placement.resolve()
-        self.batch_size = batch_size or (1 if place.type == "cpu" else 8)
+        place, kind = placement.names()
+        self.batch_size = batch_size or (1 if place == "cpu" else 8)
         self._passing = score_threshold - 1
         where = Path(str(_DATA / "causal_llm")) if checkpoint_path is None else checkpoint_path
         if (resolve_folder(where, [META_FILE]) / META_FILE).is_file():
             checkpoint = load_checkpoint(where, "causal_llm")
             self._load_adapter(checkpoint, base_model, placement, tokens, max_length)
-            settings = f"{self._passing}:{tokens}:{self._max_length}:{place.type}:{kind}"
+            settings = f"{self._passing}:{tokens}:{self._max_length}:{place}:{kind}"
             self.fingerprint = f"causal_llm:{_digest(checkpoint, settings)}"
             self.quantiles = checkpoint.quantiles() if score_threshold == SCORE_THRESHOLD else None
         else:
-            self._load_whole(resolve_folder(where, PATTERNS), placement, tokens, max_length or 2048)
+            self._load_whole(where, placement, tokens, max_length or 2048)
 
     def calculate_strong_win_rate(self, prompt: str) -> float:
         return float(self.calculate_strong_win_rates([prompt])[0])
@@ -125,29 +131,40 @@ class CausalLLMRouter(Router):
                 f"{checkpoint.path}: was trained with the special tokens {trained}, not {tokens}. Leave special_tokens and "
                 f"num_outputs out."
             )
-        base = BaseModel.read(checkpoint.field("base", dict), checkpoint.path / META_FILE).folder(base_model)
-        model = load_model(base, placement)
-        tokenizer, first = load_tokenizer(base, tokens)
-        merge(model, checkpoint.tensors, first, str(checkpoint.path))
-        self._bind(model, tokenizer, first, texts, tokens, checkpoint.path)
+        adapter = Adapter.read(checkpoint.tensors, len(tokens), str(checkpoint.path))
+        base = BaseModel.read(checkpoint.field("base", dict), checkpoint.path / META_FILE)
+        folder = base.find(base_model)
+        with ThreadPoolExecutor(1) as beside:
+            checking = beside.submit(base.check, folder)
+            try:
+                tokenizer = ChatTokenizer(folder, tokens)
+                model = load_language_model(folder, placement, adapter, tokenizer.first_rating)
+            finally:
+                checking.result()  # another base explains whatever else went wrong
+        self._bind(model, tokenizer, texts, len(tokens), folder, checkpoint.path)
 
-    def _load_whole(self, folder: Path, placement: Placement, tokens: list[str], max_length: int) -> None:
+    def _load_whole(self, where: str | Path, placement: Placement, tokens: list[str], max_length: int) -> None:
         self._max_length = max_length
+        needs_torch(resolve_folder(where, [CONFIG_FILE]), placement)  # before gigabytes are fetched
+        folder = resolve_folder(where, PATTERNS)
         texts = read_texts(folder)
-        tokenizer, first = load_tokenizer(folder, tokens)
-        model = load_model(folder, placement)
-        rows = model.get_output_embeddings().weight.shape[0]
-        if first + len(tokens) > rows:
+        tokenizer = ChatTokenizer(folder, tokens)
+        model = load_language_model(folder, placement)
+        end = tokenizer.first_rating + len(tokens)
+        if end > model.vocabulary:
             raise CheckpointError(
-                f"{folder}: the model has rows for {rows} tokens, where the tokenizer has {first + len(tokens)} with "
+                f"{folder}: the model has rows for {model.vocabulary} tokens, where the tokenizer has {end} with "
                 f"{', '.join(tokens)}: it was not trained on them. Give a model that was, or train an adapter."
             )
-        self._bind(model, tokenizer, first, texts, tokens, folder)
+        self._bind(model, tokenizer, texts, len(tokens), folder, folder)
 
-    def _bind(self, model: Any, tokenizer: Any, first: int, texts: tuple[str, str], tokens: list[str], where: Path) -> None:
-        stop = {tokenizer.eos_token_id, *_as_list(model.generation_config.eos_token_id)} - {None}
+    def _bind(
+        self, model: LanguageModel, tokenizer: ChatTokenizer, texts: tuple[str, str], ratings: int, folder: Path, where: Path
+    ) -> None:
         self._prompt = RatingPrompt(tokenizer, *texts, self._max_length, where)
-        self._rater = Rater(model, first, len(tokens), frozenset(stop))
+        model.remember(self._prompt.head)
+        stop = stop_tokens(folder) | ({tokenizer.eos} if tokenizer.eos is not None else set())
+        self._rater = Rater(model, tokenizer.first_rating, ratings, stop)
 
 
 def _rating_tokens(given: object, count: object) -> list[str]:
@@ -178,7 +195,3 @@ def _digest(checkpoint: Checkpoint, settings: str) -> str:
     meta: Mapping[str, Any] = checkpoint.meta or {}
     identity = [meta.get(key) for key in ("weights_sha256", "files", "base")]
     return hashlib.sha256(f"{json.dumps(identity, sort_keys=True)}:{settings}".encode()).hexdigest()[:16]
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from routellm.errors import ConfigError
-from routellm.routers.causal.base import KNOWN_BASES, BaseModel, find_base, hash_files
-from routellm.routers.causal.model import Placement, libraries, load_model, load_tokenizer
+from routellm.routers.causal.base import KNOWN_BASES, BaseModel, find_base
+from routellm.routers.causal.model import Placement, libraries, load_model
 from routellm.routers.causal.prompt import CLASSIFIER_FILE, FIELD, SYSTEM_FILE, RatingPrompt
+from routellm.routers.causal.tokenizer import ChatTokenizer
 from routellm.routers.causal_llm import CausalLLMRouter
 from routellm.routers.checkpoint import save_checkpoint
 from routellm.training.bert_data import make_examples, sample_for_checks
@@ -81,8 +82,8 @@ class CausalLLMTrainer(Trainer):
 
         folder = find_base(arguments.base, arguments.base_revision)
         source = arguments.base if not Path(arguments.base).expanduser().is_dir() else str(Path(arguments.base).expanduser())
-        base = BaseModel(source, arguments.base_revision, hash_files(folder))
-        tokenizer, first = load_tokenizer(folder, SPECIAL_TOKENS)
+        base = BaseModel.of(source, arguments.base_revision, folder)
+        tokenizer = ChatTokenizer(folder, SPECIAL_TOKENS)
         prompt = RatingPrompt(tokenizer, SYSTEM, CLASSIFIER, arguments.max_length, folder)
 
         def ids_of(prompts: Sequence[str]) -> list[list[int]]:
@@ -96,7 +97,7 @@ class CausalLLMTrainer(Trainer):
         model = load_model(folder, Placement(arguments.device, "float32"))
         schedule = schedule_of(arguments, len(training), data.seed)
         settings = Settings(**schedule, rank=arguments.rank, alpha=arguments.alpha, layers=arguments.layers)
-        fit = Fit(model, first, _starts(tokenizer), examples, training, checking, settings, work / STATE)
+        fit = Fit(model, tokenizer.first_rating, _starts(tokenizer), examples, training, checking, settings, work / STATE)
         if arguments.resume:
             fit.resume()
         fit.run(report)
@@ -123,9 +124,9 @@ def _trained(
     return Trained(router, tensors, meta, files, described, metrics)
 
 
-def _starts(tokenizer: Any) -> list[int]:
+def _starts(tokenizer: ChatTokenizer) -> list[int]:
     """Ids of the digits 1 to 5, which the rating tokens start from: the base already knows what a rating is."""
-    return [tokenizer.encode(token.strip("[]"), add_special_tokens=False)[-1] for token in SPECIAL_TOKENS]
+    return [tokenizer.ids(token.strip("[]"))[-1] for token in SPECIAL_TOKENS]
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:

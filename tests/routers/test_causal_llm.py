@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ import numpy as np
 import pytest
 
 from routellm.errors import CheckpointError, ConfigError, MissingExtraError
-from routellm.routers.causal.model import MAX_NEW_TOKENS
+from routellm.routers.causal.llama import Llama
+from routellm.routers.causal.model import TorchModel
 from routellm.routers.causal.prompt import CLASSIFIER_FILE, SYSTEM_FILE, RatingPrompt
+from routellm.routers.causal.rater import MAX_NEW_TOKENS
+from routellm.routers.causal.tokenizer import ChatTokenizer
 from routellm.routers.causal_llm import CausalLLMRouter
 from routellm.routers.checkpoint import META_FILE, WEIGHTS_FILE
 from tests.conftest import require
@@ -88,12 +93,43 @@ def test_the_published_configurations_keys_are_accepted(published: Path) -> None
     assert router.fingerprint is None, "gigabytes are not hashed"
 
 
-@pytest.mark.parametrize(("batch_size", "tolerance"), [(None, 0.0), (4, 1e-5)])
-def test_a_batch_equals_singles(adapter: Path, batch_size: int | None, tolerance: float) -> None:
-    single = CausalLLMRouter(str(adapter), device="cpu")
-    batch = CausalLLMRouter(str(adapter), device="cpu", batch_size=batch_size).calculate_strong_win_rates(PROMPTS)
+def in_torch(folder: Path) -> Path:
+    """The adapter over a base with biases, which numpy does not run."""
+    return write_adapter(folder / "adapter", write_base(folder / "base", attention_bias=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch_size", "tolerance"), [(Llama, 4, 0.0), (TorchModel, None, 0.0), (TorchModel, 4, 1e-5)]
+)
+def test_a_batch_equals_singles(adapter: Path, tmp_path: Path, kind: type, batch_size: int | None, tolerance: float) -> None:
+    folder = adapter if kind is Llama else in_torch(tmp_path)
+    single = CausalLLMRouter(str(folder), device="cpu")
+    assert isinstance(single._rater._model, kind)
+    batch = CausalLLMRouter(str(folder), device="cpu", batch_size=batch_size).calculate_strong_win_rates(PROMPTS)
     assert np.abs(batch - [single.calculate_strong_win_rate(prompt) for prompt in PROMPTS]).max() <= tolerance
     assert len(set(batch.tolist())) > 5
+
+
+@pytest.mark.parametrize("strength", [2.0, 1.0, 0.0])
+def test_numpy_and_torch_score_alike(tmp_path: Path, strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(write_published(tmp_path, strength=strength))
+    numpy = CausalLLMRouter(folder, device="cpu")
+    monkeypatch.setattr("routellm.routers.causal.loading.needs_torch", lambda *_: True)
+    torch = CausalLLMRouter(folder, device="cpu")
+    assert (type(numpy._rater._model), type(torch._rater._model)) == (Llama, TorchModel)
+    np.testing.assert_allclose(
+        numpy.calculate_strong_win_rates(PROMPTS), torch.calculate_strong_win_rates(PROMPTS), rtol=0, atol=1e-5
+    )
+
+
+def test_an_adapter_scores_alike_in_numpy_and_torch(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numpy = CausalLLMRouter(str(adapter), device="cpu")
+    monkeypatch.setattr("routellm.routers.causal.loading.needs_torch", lambda *_: True)
+    torch = CausalLLMRouter(str(adapter), device="cpu")
+    np.testing.assert_allclose(
+        numpy.calculate_strong_win_rates(PROMPTS), torch.calculate_strong_win_rates(PROMPTS), rtol=0, atol=1e-5
+    )
+    assert numpy.fingerprint == torch.fingerprint
 
 
 def test_where_no_rating_comes_the_strong_model_is_called(tmp_path: Path) -> None:
@@ -115,9 +151,8 @@ def test_logits_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
 # The prompt
 
 
-def rating_prompt(folder: Path, max_length: int) -> tuple[RatingPrompt, Any]:
-    tokenizer = require("transformers").AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(TOKENS, special_tokens=True)
+def rating_prompt(folder: Path, max_length: int) -> tuple[RatingPrompt, ChatTokenizer]:
+    tokenizer = ChatTokenizer(folder, TOKENS)
     return RatingPrompt(tokenizer, SYSTEM, CLASSIFIER, max_length, folder), tokenizer
 
 
@@ -137,7 +172,8 @@ def test_a_long_question_loses_its_end_and_the_template_stays(base: Path, questi
 
 def test_a_question_cannot_end_its_message_or_bring_a_rating(base: Path) -> None:
     prompt, tokenizer = rating_prompt(base, 200)
-    special = set(tokenizer.convert_tokens_to_ids([*TOKENS, "<|start|>", "<|end|>", "<|pad|>"]))
+    special = {token for name in [*TOKENS, "<|start|>", "<|end|>", "<|pad|>"] for token in tokenizer.ids(name)}
+    assert len(special) == 8
 
     def specials(question: str) -> list[int]:
         return [token for token in prompt.ids(question) if token in special]
@@ -200,6 +236,14 @@ def test_the_base_may_lie_elsewhere_but_must_be_the_same(adapter: Path, base: Pa
         CausalLLMRouter(str(adapter), base_model=str(tmp_path))
 
 
+def test_a_base_with_another_chat_template_is_refused(adapter: Path, base: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(base, tmp_path / "other")
+    assert CausalLLMRouter(str(adapter), base_model=str(other)).fingerprint == CausalLLMRouter(str(adapter)).fingerprint
+    (other / "chat_template.jinja").write_text((base / "chat_template.jinja").read_text() + "Be brief.")
+    with pytest.raises(CheckpointError, match="another chat template than the base"):
+        CausalLLMRouter(str(adapter), base_model=str(other))
+
+
 def test_a_known_base_that_cannot_be_fetched_says_where_it_is_and_what_to_do(
     adapter: Path, monkeypatch: pytest.MonkeyPatch, private_environment: Path
 ) -> None:
@@ -220,6 +264,7 @@ def test_a_known_base_that_cannot_be_fetched_says_where_it_is_and_what_to_do(
     [
         ({"base": {"source": "x", "revision": None, "files": {}}}, "the field 'base' needs"),
         ({"base": {"source": 1, "revision": None, "files": {"a": "b"}}}, "the field 'base' needs"),
+        ({"base": {"source": "x", "files": {"a": "b"}, "template": 1}}, "the field 'base' needs"),
         ({"special_tokens": ["a", "b"]}, "was trained with the special tokens"),
         ({"max_length": "long"}, "'max_length' is missing or of a wrong type"),
         ({"files": {}}, f"lists no file '{SYSTEM_FILE}'"),
@@ -234,23 +279,33 @@ def test_a_wrong_field_is_named(adapter: Path, changes: dict[str, Any], message:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"),
+    ("shapes", "message"),
     [
-        ("model.layers.7.self_attn.k_proj.lora_A", (2, 32)),
-        ("model.layers.1.self_attn.k_proj.lora_A", (2, 31)),
-        ("rating_rows", (5, 31)),
+        (
+            {"model.layers.7.self_attn.k_proj.lora_A": (2, 32), "model.layers.7.self_attn.k_proj.lora_B": (16, 2)},
+            "does not fit",
+        ),
+        ({"model.layers.1.self_attn.k_proj.lora_A": (2, 31)}, "does not fit"),
+        ({"model.layers.1.self_attn.k_proj.lora_B": (15, 2)}, "does not fit"),
+        ({"rating_rows": (5, 31)}, "does not fit"),
+        ({"rating_rows": (4, 32)}, "shapes don't go together: rating_rows"),
+        ({"model.layers.1.self_attn.k_proj.lora_A": (3, 32)}, "shapes don't go together: model.layers.1"),
+        ({"model.layers.0.self_attn.k_proj.lora_A": (2, 32)}, "has no 'model.layers.0.self_attn.k_proj.lora_B'"),
     ],
 )
+@pytest.mark.parametrize("device", ["numpy", "torch"])
 def test_an_adapter_of_another_model_is_refused(
-    tmp_path: Path, base: Path, name: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: Path, shapes: dict[str, Any], message: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.routers import tiny_llama
 
-    tensors = {**tiny_llama.adapter_tensors(), name: np.zeros(shape, dtype=np.float16)}
+    tensors = {**tiny_llama.adapter_tensors(), **{name: np.zeros(shape, np.float16) for name, shape in shapes.items()}}
     monkeypatch.setattr(tiny_llama, "adapter_tensors", lambda: tensors)
     folder = write_adapter(tmp_path / "odd", base)
-    with pytest.raises(CheckpointError, match="the adapter does not fit the base model"):
-        CausalLLMRouter(str(folder))
+    monkeypatch.setattr("routellm.routers.causal.loading.needs_torch", lambda *_: device == "torch")
+    with pytest.raises(CheckpointError) as caught:
+        CausalLLMRouter(str(folder), device="cpu")
+    assert message in str(caught.value)
 
 
 def test_a_published_model_of_the_hub_is_fetched_as_safetensors_only(
@@ -347,7 +402,57 @@ def test_a_wrong_argument_is_named(published: Path, arguments: dict[str, Any], m
     assert message in str(caught.value)
 
 
-def test_without_torch_the_extra_is_named(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ({"dtype": "bfloat16"}, "in bfloat16"),
+        ({"device": "cuda"}, "on the device 'cuda'"),
+        ({"flash_attention_2": True}, "with flash_attention_2"),
+    ],
+)
+def test_what_takes_torch_names_the_extra(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], what: str
+) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r"routellm\[torch\]"):
-        CausalLLMRouter(str(adapter))
+    with pytest.raises(MissingExtraError, match=rf"{what} needs.*routellm\[torch\]"):
+        CausalLLMRouter(str(adapter), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"attention_bias": True}, "that has attention_bias"),
+        ({"mlp_bias": True}, "that has mlp_bias"),
+        ({"hidden_act": "gelu"}, "that has hidden_act 'gelu'"),
+        ({"model_type": "qwen2"}, "of the architecture 'qwen2'"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "that has rope_type 'yarn'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_parameters": None}, "that has rope_type 'dynamic'"),
+        ({"quantization_config": {"bits": 4}}, "that has quantization_config"),
+    ],
+)
+def test_a_model_that_numpy_does_not_run_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], what: str
+) -> None:
+    config = write_published(tmp_path) / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **settings}))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=rf"{what} needs.*routellm\[torch\]"):
+        CausalLLMRouter(str(tmp_path))
+
+
+def test_a_llama_model_on_a_cpu_takes_neither_torch_nor_transformers(published: Path, adapter: Path) -> None:
+    code = """if True:
+        import sys
+        from routellm.routers.causal_llm import CausalLLMRouter
+        for folder in sys.argv[1:]:
+            print(CausalLLMRouter(folder, device="cpu").calculate_strong_win_rate("Prove it."))
+        assert not {"torch", "transformers"} & set(sys.modules)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(published), str(adapter)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    here = [
+        CausalLLMRouter(str(folder), device="cpu").calculate_strong_win_rate("Prove it.") for folder in (published, adapter)
+    ]
+    assert [float(line) for line in run.stdout.split()] == here

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from routellm.calibration.quantiles import ScoreQuantiles
-from routellm.routers.causal.base import BaseModel, hash_files
+from routellm.routers.causal.base import BaseModel
 from routellm.routers.causal.lora import ROWS
 from routellm.routers.causal.prompt import CLASSIFIER_FILE, SYSTEM_FILE
 from routellm.routers.checkpoint import save_checkpoint
@@ -24,9 +24,9 @@ TEMPLATE = (
 WIDTH, LAYERS = 32, 2
 
 
-def write_base(folder: Path, *, tied: bool = True, seed: int = 0) -> Path:
-    """A base model with random weights and a byte-level tokenizer."""
-    _save(folder, _config(259, tied), seed)
+def write_base(folder: Path, *, tied: bool = True, seed: int = 0, **config: Any) -> Path:
+    """A base model with random weights and a byte-level tokenizer; `config` goes into its configuration."""
+    _save(folder, _config(259, tied, **config), seed)
     return folder
 
 
@@ -62,27 +62,28 @@ def write_adapter(folder: Path, base: Path, quantiles: ScoreQuantiles | None = N
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(text)
-    record = BaseModel(str(base), None, hash_files(base)).record()
+    record = BaseModel.of(str(base), None, base).record()
     meta = {"special_tokens": TOKENS, "max_length": 128, "base": record}
     files = {name: folder / name for name in texts}
     return save_checkpoint(folder, "causal_llm", adapter_tensors(), meta, quantiles, files)
 
 
-def _config(vocabulary: int, tied: bool) -> Any:
-    return require("transformers").LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        tie_word_embeddings=tied,
-        initializer_range=0.5,
-        bos_token_id=256,
-        eos_token_id=257,
-        pad_token_id=258,
-    )
+def _config(vocabulary: int, tied: bool, **more: Any) -> Any:
+    settings = {
+        "vocab_size": vocabulary,
+        "hidden_size": WIDTH,
+        "intermediate_size": 48,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": tied,
+        "initializer_range": 0.5,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+        "pad_token_id": 258,
+    }
+    return require("transformers").LlamaConfig(**{**settings, **more})
 
 
 def _save(folder: Path, config: Any, seed: int) -> Any:

@@ -104,7 +104,8 @@ def test_merging_gives_the_model_that_was_trained(base: Path, tmp_path: Path) ->
     arrays = {name: (a.detach().numpy(), b.detach().numpy()) for name, (a, b) in pairs.items()}
     merged = load_model(base, Placement("cpu"))
     before = last_logits(merged, texts)
-    lora.merge(merged, lora.adapter_tensors(arrays, 8.0 / 2, head.rows.detach().numpy()), 259, "here")
+    tensors = lora.adapter_tensors(arrays, 8.0 / 2, head.rows.detach().numpy())
+    lora.merge(merged, lora.Adapter.read(tensors, 5, "here"), 259)
     with torch.inference_mode():
         one, other = last_logits(model, texts), last_logits(merged, texts)
     assert torch.allclose(one, other, atol=0.02)
@@ -141,21 +142,24 @@ def test_a_damaged_state_is_refused(base: Path, tmp_path: Path) -> None:
 
 
 def test_offsets_start_at_the_base_rates_and_are_not_served(base: Path, tmp_path: Path) -> None:
-    from routellm.routers.causal.model import Placement, load_model, load_tokenizer
+    from routellm.routers.causal.model import Placement, load_model
     from routellm.routers.causal.prompt import RatingPrompt
+    from routellm.routers.causal.tokenizer import ChatTokenizer
     from routellm.training.bert_data import make_examples
     from routellm.training.causal_fit import RATINGS, Fit, Settings
     from routellm.training.causal_llm import SPECIAL_TOKENS
 
     data = comparisons()
-    tokenizer, first = load_tokenizer(base, SPECIAL_TOKENS)
+    tokenizer = ChatTokenizer(base, SPECIAL_TOKENS)
     prompt = RatingPrompt(tokenizer, SYSTEM, CLASSIFIER, 200, base)
     examples, held = make_examples(data.rows, data.held, "big", "small", lambda prompts: [prompt.ids(one) for one in prompts])
     rows = np.flatnonzero(~held)
 
     def offsets(**settings: Any) -> np.ndarray[Any, Any]:
         model = load_model(base, Placement("cpu"))
-        run = Fit(model, first, [1, 2, 3, 4, 5], examples, rows, rows, Settings(**settings), tmp_path / "state")
+        run = Fit(
+            model, tokenizer.first_rating, [1, 2, 3, 4, 5], examples, rows, rows, Settings(**settings), tmp_path / "state"
+        )
         return run._offsets.detach().numpy()
 
     often, rare = offsets()

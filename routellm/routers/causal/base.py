@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from routellm.downloads import sha256, user_cache
 from routellm.errors import CheckpointError, RouteLLMError
 from routellm.hub import resolve_folder
 from routellm.routers.causal.gguf import convert
+from routellm.routers.causal.tokenizer import chat_template
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
 """What is fetched of a model's repository: weights as safetensors only, configuration, tokenizer."""
@@ -54,11 +56,22 @@ class BaseModel:
         source: a name of `KNOWN_BASES`, a repository of the hub as OWNER/NAME, or a folder.
         revision: of the repository.
         files: the weights and the tokenizer: name -> sha256.
+        template: the sha256 of its chat template; None in checkpoints that don't say.
     """
 
     source: str
     revision: str | None
     files: Mapping[str, str]
+    template: str | None = None
+
+    @classmethod
+    def of(cls, source: str, revision: str | None, folder: Path) -> BaseModel:
+        """What is recorded of the base in `folder`.
+
+        Raises:
+            CheckpointError: it lacks weights, a tokenizer.json or a chat template.
+        """
+        return cls(source, revision, hash_files(folder), hash_template(folder))
 
     @classmethod
     def read(cls, record: Mapping[str, Any], where: Path) -> BaseModel:
@@ -67,22 +80,31 @@ class BaseModel:
         Raises:
             CheckpointError: it is not such a record.
         """
-        source, revision, files = record.get("source"), record.get("revision"), record.get("files")
-        if isinstance(source, str) and (revision is None or isinstance(revision, str)) and isinstance(files, dict) and files:
-            return cls(source, revision, files)
+        source, files = record.get("source"), record.get("files")
+        revision, template = record.get("revision"), record.get("template")
+        optional = all(each is None or isinstance(each, str) for each in (revision, template))
+        if isinstance(source, str) and optional and isinstance(files, dict) and files:
+            return cls(source, revision, files, template)
         raise CheckpointError(f"{where}: the field 'base' needs 'source', 'revision' and 'files' (name -> sha256).")
 
     def record(self) -> dict[str, Any]:
         """For the field `base` of a `router.json`."""
         return asdict(self)
 
-    def folder(self, given: str | Path | None = None) -> Path:
-        """A local folder with exactly the recorded files; `given` stands in for the source.
+    def find(self, given: str | Path | None = None) -> Path:
+        """A local folder that is to be the base; `given` stands in for the source. See `check`.
 
         Raises:
-            CheckpointError: it can't be had, or is another model.
+            CheckpointError: it can't be had.
         """
-        found = find_base(str(given) if given else self.source, None if given else self.revision)
+        return find_base(str(given) if given else self.source, None if given else self.revision)
+
+    def check(self, found: Path) -> None:
+        """That a folder has exactly the recorded files, and the recorded chat template.
+
+        Raises:
+            CheckpointError: it is another model.
+        """
         held = hash_files(found)
         if held != self.files:
             differing = sorted(name for name in {*held, *self.files} if held.get(name) != self.files.get(name))
@@ -91,7 +113,11 @@ class BaseModel:
                 f"differ or are missing. Scores on another base mean nothing: give the folder of that one as base_model, or "
                 f"leave base_model out."
             )
-        return found
+        if self.template is not None and hash_template(found) != self.template:
+            raise CheckpointError(
+                f"{str(found)!r} has another chat template than the base that the adapter was trained on, so that prompts "
+                f"would be put to it in another way: give the folder of that base as base_model, or leave base_model out."
+            )
 
 
 def find_base(source: str, revision: str | None = None) -> Path:
@@ -121,6 +147,15 @@ def hash_files(folder: Path) -> dict[str, str]:
     if not weights or not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder}: a base model is a folder with .safetensors files and a tokenizer.json.")
     return {name: sha256(folder / name) for name in [*weights, "tokenizer.json"]}
+
+
+def hash_template(folder: Path) -> str:
+    """The sha256 of a model's chat template.
+
+    Raises:
+        CheckpointError: it has none.
+    """
+    return hashlib.sha256(chat_template(folder).encode()).hexdigest()
 
 
 def _converted(name: str, packed: PackedGguf) -> Path:

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) and the rows of the rating tokens, in plain torch (extra `torch`).
+"""Low-rank adapters (LoRA) and the rows of the rating tokens: as they are saved, and in plain torch (extra `torch`) to train.
 
 An adapter of a linear layer with weight W is the pair A (r, in), B (out, r), and stands for W + B A. That is all there is to
 it, so no library of adapters is needed: when a checkpoint is loaded the product is added to W, and serving costs what the base
@@ -11,6 +11,7 @@ five beside the base's own, which stay as they are, also where they are shared w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,42 +28,91 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 ROWS = "rating_rows"
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A trained adapter, in float32.
+
+    Attributes:
+        pairs: name of a layer -> A, shape (r, in), and B, shape (out, r).
+        rows: output rows of the rating tokens, shape (n, width).
+        where: the checkpoint, for messages.
+    """
+
+    pairs: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    rows: NDArray[np.float32]
+    where: str
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, NDArray[Any]], n_ratings: int, where: str) -> Adapter:
+        """From a checkpoint's tensors, as `adapter_tensors` names them.
+
+        Raises:
+            CheckpointError: one is missing, or A and B don't go together, or there are not as many rows as ratings.
+        """
+        held = {name: np.asarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
+        names = {name.rpartition(".")[0] for name in held if name.endswith((".lora_A", ".lora_B"))}
+        try:
+            pairs = {name: (held[f"{name}.lora_A"], held[f"{name}.lora_B"]) for name in sorted(names)}
+            rows = held[ROWS]
+        except KeyError as error:
+            raise CheckpointError(f"{where}: the adapter has no {error}.") from error
+        wrong = [name for name, (a, b) in pairs.items() if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0]]
+        if wrong or rows.ndim != 2 or len(rows) != n_ratings:
+            raise CheckpointError(
+                f"{where}: the adapter's shapes don't go together: {', '.join(wrong[:3]) or f'{ROWS}: {rows.shape}'}."
+            )
+        return cls(pairs, rows, where)
+
+    def check(self, layers: Mapping[str, tuple[int, ...]], head: tuple[int, ...], first_token: int) -> None:
+        """That it fits a model.
+
+        Args:
+            layers: the model's linear layers: name -> shape (out, in).
+            head: shape of its output layer, (vocabulary, width).
+            first_token: id of the first rating token; the others follow it.
+
+        Raises:
+            CheckpointError: it doesn't.
+        """
+        wrong = [
+            f"{name} is {layers.get(name, 'missing')}, the adapter's {(len(b), a.shape[1])}"
+            for name, (a, b) in self.pairs.items()
+            if layers.get(name) != (len(b), a.shape[1])
+        ]
+        if self.rows.shape[1] != head[1] or first_token > head[0]:
+            wrong.append(f"{ROWS} of shape {self.rows.shape} from token {first_token} on, for an output layer of {head}")
+        if wrong:
+            raise CheckpointError(f"{self.where}: the adapter does not fit the base model: {'; '.join(wrong[:3])}.")
+
+    def update(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """What is added to a layer's weight, shape (out, in), or to some of its rows."""
+        a, b = self.pairs[name]
+        return b[rows] @ a
+
+
 def targets(model: Any) -> dict[str, Any]:
     """The linear layers that are adapted, by their full names, in the model's order."""
     return {name: module for name, module in model.named_modules() if name.rpartition(".")[2] in TARGETS}
 
 
-def merge(model: Any, tensors: Mapping[str, NDArray[Any]], first_token: int, where: str) -> None:
-    """Add an adapter to a model's weights, and its rating rows to the output layer.
+def merge(model: Any, adapter: Adapter, first_token: int) -> None:
+    """Add an adapter to a model's weights in torch, and its rating rows to the output layer.
 
     Args:
-        tensors: as `adapter_tensors` names them.
         first_token: the id of the first rating token; the others follow it.
-        where: the checkpoint, for messages.
 
     Raises:
-        CheckpointError: the tensors don't fit the model.
+        CheckpointError: it doesn't fit the model.
     """
     import torch
 
-    layers = targets(model)
-    names = {name.rpartition(".")[0] for name in tensors if name.endswith((".lora_A", ".lora_B"))}
-    if ROWS not in tensors or not names <= set(layers):
-        missing = ", ".join(sorted(names - set(layers))[:3]) or ROWS
-        raise CheckpointError(f"{where}: the adapter does not fit the base model: {missing} has no counterpart.")
-    try:
-        with torch.no_grad():
-            for name in names:
-                weight = layers[name].weight
-                update = _tensor(tensors[f"{name}.lora_B"]) @ _tensor(tensors[f"{name}.lora_A"])
-                if update.shape != weight.shape:
-                    raise ValueError(f"{name} is {tuple(weight.shape)}, the adapter's {tuple(update.shape)}")
-                weight += update.to(weight)
-            head = model.get_output_embeddings()
-            rows = _tensor(tensors[ROWS]).to(head.weight)
-            model.set_output_embeddings(rating_head(head.weight, rows, first_token))
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{where}: the adapter does not fit the base model: {error}.") from error
+    layers, head = targets(model), model.get_output_embeddings().weight
+    adapter.check({name: tuple(layer.weight.shape) for name, layer in layers.items()}, tuple(head.shape), first_token)
+    with torch.no_grad():
+        for name in adapter.pairs:
+            weight = layers[name].weight
+            weight += torch.from_numpy(adapter.update(name)).to(weight)
+        model.set_output_embeddings(rating_head(head, torch.from_numpy(adapter.rows).to(head), first_token))
 
 
 def rating_head(weight: torch.Tensor, rows: torch.Tensor, first_token: int) -> Any:
@@ -75,15 +125,13 @@ def rating_head(weight: torch.Tensor, rows: torch.Tensor, first_token: int) -> A
     import torch
     from torch.nn.functional import linear
 
-    if rows.ndim != 2 or rows.shape[1] != weight.shape[1] or first_token > len(weight):
-        raise ValueError(f"rating rows of shape {tuple(rows.shape)} for embeddings of {tuple(weight.shape)}")
-
     class RatingHead(torch.nn.Module):  # type: ignore[misc]  # torch is not read by mypy here
         def __init__(self) -> None:
             super().__init__()
             # In a tuple it is no parameter of this layer: it stays the embeddings' own.
             self._base = (weight.detach()[:first_token],)
             self.rows = torch.nn.Parameter(rows)
+            self.out_features = first_token + len(rows)
 
         @property
         def weight(self) -> torch.Tensor:
@@ -139,9 +187,3 @@ def _of_last_layers(layers: dict[str, Any], last: int | None) -> dict[str, Any]:
 
     least = 0 if last is None else max(map(number, layers), default=0) + 1 - last
     return {name: layer for name, layer in layers.items() if number(name) >= least}
-
-
-def _tensor(array: NDArray[Any]) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

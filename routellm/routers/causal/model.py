@@ -1,9 +1,11 @@
-"""A causal language model that rates, run by torch and transformers (extra `torch`)."""
+"""A causal language model, run by torch and transformers (extra `torch`), and where it runs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,6 @@ from routellm.errors import CheckpointError, ConfigError, MissingExtraError
 if TYPE_CHECKING:
     import torch
 
-MAX_NEW_TOKENS = 6
-"""So many tokens are generated, greedily, until one is a rating. A model that was trained on ratings gives one at once."""
-
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -26,38 +25,69 @@ class Placement:
     """Where and how a model runs.
 
     Attributes:
-        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
+        device: "auto" (a GPU where there is one and torch is installed), "cpu", "cuda", "cuda:1".
         dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), or one of `DTYPES`.
         flash_attention_2: use that implementation of attention; needs the package flash-attn and a GPU.
+
+    Raises:
+        ConfigError: there is no such type.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     flash_attention_2: bool = False
 
-    def resolve(self) -> tuple[torch.device, torch.dtype]:
-        """Device and type.
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype of causal_llm is {self.dtype!r}; it must be one of {', '.join(DTYPES)}.")
+
+    def beyond_numpy(self) -> str | None:
+        """What of it takes torch, as it reads after "a model"; None on a CPU in float32."""
+        if self.flash_attention_2:
+            return "with flash_attention_2"
+        if self.device not in ("auto", "cpu"):
+            return f"on the device {self.device!r}"
+        if self.dtype not in ("auto", "float32"):
+            return f"in {self.dtype}"
+        return "on a GPU" if self.device == "auto" and _has_gpu() else None
+
+    def names(self) -> tuple[str, str]:
+        """Kind of device and type of numbers, such as "cpu" and "float32".
 
         Raises:
-            ConfigError: there is no such device or type.
+            ConfigError: there is no such device.
+            MissingExtraError: they take torch, which is not installed.
+        """
+        beyond = self.beyond_numpy()
+        if beyond is None:
+            return "cpu", "float32"
+        libraries(f"The router 'causal_llm' with a model {beyond}")
+        device, dtype = self.resolve()
+        return str(device.type), str(dtype).removeprefix("torch.")
+
+    def resolve(self) -> tuple[torch.device, torch.dtype]:
+        """Device and type in torch.
+
+        Raises:
+            ConfigError: there is no such device.
             MissingExtraError: torch is not installed.
         """
         torch, _ = libraries()
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype of causal_llm is {self.dtype!r}; it must be one of {', '.join(DTYPES)}.")
-        gpu = torch.cuda.is_available()
         try:
-            device = torch.device(("cuda" if gpu else "cpu") if self.device == "auto" else self.device)
+            device = torch.device(("cuda" if _has_gpu() else "cpu") if self.device == "auto" else self.device)
         except (RuntimeError, TypeError) as error:
             raise ConfigError(f"device of causal_llm is {self.device!r}; it must be auto, cpu, cuda or cuda:N.") from error
-        if device.type == "cuda" and not gpu:
+        if device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"device of causal_llm is {self.device!r}, but torch finds no GPU here. Set it to cpu, or auto.")
         name = self.dtype if self.dtype != "auto" else "float32" if device.type == "cpu" else "bfloat16"
         return device, getattr(torch, name)
 
 
-def libraries() -> tuple[Any, Any]:
+def libraries(what: str = "The router 'causal_llm'") -> tuple[Any, Any]:
     """The modules torch and transformers.
+
+    Args:
+        what: needs them; for the message.
 
     Raises:
         MissingExtraError: one is not installed.
@@ -66,8 +96,21 @@ def libraries() -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as error:
-        raise MissingExtraError("The router 'causal_llm'", "torch") from error
+        raise MissingExtraError(what, "torch") from error
     return torch, transformers
+
+
+def _has_gpu() -> bool:
+    """Whether torch finds a GPU. It is asked only where there may be one, since importing it takes seconds."""
+    if not all(find_spec(name) for name in ("torch", "transformers")):
+        return False
+    # NVIDIA's driver, those of its small boards, AMD's, and Windows' for Linux.
+    drivers = ("nvidiactl", "nvhost-gpu", "nvgpu", "kfd", "dxg")
+    if sys.platform == "darwin" or (sys.platform == "linux" and not any(Path("/dev", name).exists() for name in drivers)):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def load_model(folder: Path, placement: Placement) -> Any:
@@ -97,27 +140,6 @@ def load_model(folder: Path, placement: Placement) -> Any:
     return model.to(device).eval()
 
 
-def load_tokenizer(folder: str | Path, special_tokens: Sequence[str]) -> tuple[Any, int]:
-    """The tokenizer in a folder with the rating tokens added, and the id of the first of them; the others follow it.
-
-    Raises:
-        CheckpointError: there is no fast tokenizer, or it knows some of the tokens in another order.
-    """
-    _, transformers = libraries()
-    try:
-        with quiet(transformers):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers and tokenizers raise many kinds
-        raise CheckpointError(f"{folder}: holds no tokenizer that transformers can load: {error}") from error
-    if not tokenizer.is_fast:
-        raise CheckpointError(f"{folder}: its tokenizer has no tokenizer.json, which is what can be read here.")
-    tokenizer.add_tokens(list(special_tokens), special_tokens=True)
-    ids = tokenizer.convert_tokens_to_ids(list(special_tokens))
-    if ids != list(range(ids[0], ids[0] + len(ids))):
-        raise CheckpointError(f"{folder}: the ids of {', '.join(special_tokens)} don't follow each other: {ids}.")
-    return tokenizer, ids[0]
-
-
 class quiet:  # noqa: N801 - reads as a statement: `with quiet(transformers)`
     """Keeps transformers' bars and advice off the terminal while it loads."""
 
@@ -136,63 +158,26 @@ class quiet:  # noqa: N801 - reads as a statement: `with quiet(transformers)`
             self._logging.enable_progress_bar()
 
 
-class Rater:
-    """Reads the distribution over ratings off a language model.
+class TorchModel:
+    """A model of transformers, in evaluation mode, as a `rater.LanguageModel`."""
 
-    Args:
-        model: of transformers, in evaluation mode.
-        first_token: id of the first rating token.
-        n_ratings: how many there are.
-        stop: ids of tokens that end an answer.
-    """
+    def __init__(self, model: Any) -> None:
+        self._model = model
 
-    def __init__(self, model: Any, first_token: int, n_ratings: int, stop: frozenset[int]) -> None:
-        self._model, self._stop = model, stop
-        self._ratings = slice(first_token, first_token + n_ratings)
-        self._n = n_ratings
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it has logits for."""
+        return int(self._model.get_output_embeddings().out_features)
 
-    def probabilities(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """The softmax over the ratings at the first greedily generated position that is one of them.
+    def remember(self, ids: Sequence[int]) -> None:
+        """Nothing: a text is read whole."""
 
-        Args:
-            prompts: token ids, which go through the model as one batch.
-
-        Returns:
-            shape (len(prompts), n_ratings); a row of NaN where no rating came within `MAX_NEW_TOKENS` tokens.
-
-        Raises:
-            CheckpointError: the model's logits are not finite.
-        """
-        found = np.full((len(prompts), self._n), np.nan)
-        texts = {index: list(ids) for index, ids in enumerate(prompts)}
-        for _ in range(MAX_NEW_TOKENS):
-            if not texts:
-                break
-            # The prompt is read again where no rating came at once: rare enough that keeping its state would not pay.
-            logits = self._last_logits(list(texts.values()))
-            for index, row in zip(list(texts), logits, strict=True):
-                token = int(row.argmax())
-                if self._ratings.start <= token < self._ratings.stop:
-                    ratings = row[self._ratings]
-                    weights = np.exp(ratings - ratings.max())
-                    found[index] = weights / weights.sum()
-                if token in self._stop or not np.isnan(found[index]).any():
-                    del texts[index]
-                else:
-                    texts[index].append(token)
-        return found
-
-    def _last_logits(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    def last_logits(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Logits of the token after each text, shape (len(texts), vocabulary)."""
         import torch
 
         with torch.inference_mode():
-            logits = last_logits(self._model, texts).double().cpu().numpy()
-        if not np.isfinite(logits).all():
-            raise CheckpointError(
-                "The language model's logits are not finite. In float16 they overflow: set dtype to bfloat16 or float32. "
-                "Otherwise its weights are damaged."
-            )
-        return np.asarray(logits, dtype=np.float64)
+            return np.asarray(last_logits(self._model, texts).double().cpu().numpy(), dtype=np.float64)
 
 
 def last_logits(model: Any, texts: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from routellm.embeddings.base import valid_utf8
 from routellm.errors import CheckpointError
+from routellm.routers.causal.tokenizer import ChatTokenizer
 
 SYSTEM_FILE = "system_ft_v5.txt"
 CLASSIFIER_FILE = "classifier_ft_v5.txt"
@@ -26,7 +26,7 @@ class RatingPrompt:
     nobody can end the message early or put a rating into it.
 
     Args:
-        tokenizer: a fast tokenizer of transformers, with a chat template and all special tokens.
+        tokenizer: with the rating tokens.
         system, classifier: the two texts; `classifier` holds `{question}`.
         max_length: the most tokens of a prompt. A question that is too long loses its end, the template never.
         where: the checkpoint, for messages.
@@ -35,23 +35,22 @@ class RatingPrompt:
         CheckpointError: the template can't be rendered, or leaves no room for a question.
     """
 
-    def __init__(self, tokenizer: Any, system: str, classifier: str, max_length: int, where: Path) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, system: str, classifier: str, max_length: int, where: Path) -> None:
         if classifier.count(FIELD) != 1:
             raise CheckpointError(f"{where / CLASSIFIER_FILE}: must hold {FIELD} once.")
-        if not tokenizer.chat_template:
-            raise CheckpointError(
-                f"{where}: its tokenizer has no chat template. Put the chat_template.jinja that it was trained with into the "
-                f"folder."
-            )
         self._tokenizer, self._max_length = tokenizer, max_length
-        self._head, self._tail = _around(tokenizer, system, classifier)
-        special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+        self._head, self._tail = _around(tokenizer, system, classifier, where)
         # The longest first, since one may begin another; a single character is too common to touch.
-        names = sorted((str(token) for token in special if len(str(token)) > 1), key=lambda name: (-len(name), name))
+        names = sorted((name for name in tokenizer.special if len(name) > 1), key=lambda name: (-len(name), name))
         self._special = re.compile("|".join(map(re.escape, names)) or r"(?!)")
         alone = len(self.ids(""))
         if alone >= max_length:
             raise CheckpointError(f"{where}: the template alone takes {alone} tokens of {max_length}. Raise max_length.")
+
+    @property
+    def head(self) -> list[int]:
+        """Token ids of what stands before a question; the last ones may join with the question's first."""
+        return self._tokenizer.ids(self._head)
 
     def ids(self, question: str) -> list[int]:
         """Token ids up to where the rating is to be generated."""
@@ -59,26 +58,25 @@ class RatingPrompt:
         question = self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", question)
         while True:
             text = f"{self._head}{question}{self._tail}"
-            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            ids: list[int] = encoded["input_ids"]
+            ids, starts = self._tokenizer.encode(text)
             excess = len(ids) - self._max_length
             if excess <= 0 or not question:
                 return ids
             begin, end = len(self._head), len(self._head) + len(question)
-            inside = [start for start, _ in encoded["offset_mapping"] if begin <= start < end]
+            inside = [start for start in starts if begin <= start < end]
             cut = inside[-excess] - begin if excess <= len(inside) else 0
             # At least one character goes each time, so that this ends however tokens join anew.
             question = question[: min(cut, len(question) - 1)]
 
 
-def _around(tokenizer: Any, system: str, classifier: str) -> tuple[str, str]:
+def _around(tokenizer: ChatTokenizer, system: str, classifier: str, where: Path) -> tuple[str, str]:
     """The rendered text before and after the question."""
     mark = "\u2063question\u2063"
-    messages = [
-        {"role": "system", "content": system},
-        {"role": "user", "content": classifier.replace(FIELD, mark)},
-    ]
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = tokenizer.render(
+        [{"role": "system", "content": system}, {"role": "user", "content": classifier.replace(FIELD, mark)}]
+    )
+    if text.count(mark) != 1:
+        raise CheckpointError(f"{where}: the chat template doesn't put a user's message into the text once.")
     head, _, tail = text.partition(mark)
     return head, tail
 
