@@ -71,7 +71,7 @@ class Call(msgspec.Struct):
 
     def begin(self, reply: UpstreamReply, format: Format, *, counts: bool, free: bool = False) -> None:
         """A reply begins. Its bytes are of the API `format`; with `counts` its tokens are read. A `free` one takes none."""
-        kind = reply.header("content-type")
+        kind = reply.content_type
         self.status = reply.status
         self.streamed = kind.startswith("text/event-stream")
         if reply.status >= 300:
@@ -79,7 +79,7 @@ class Call(msgspec.Struct):
         if free:
             self._usage = _NO_TOKENS
         elif counts:
-            self._reader = UsageReader(format, kind, reply.header("content-encoding"))
+            self._reader = UsageReader(format, kind, reply.content_encoding)
 
     def take(self, chunk: bytes, waited: float) -> None:
         """A piece of the reply came in after so many seconds."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
+
+from routellm.upstream.base import joined
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Scope
@@ -26,11 +28,13 @@ EXCHANGE = "routellm.exchange"
 HIGH_WATER = 64 * 1024
 """Bytes of a request's body that wait to be received; then no more is read from the connection."""
 
-Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+Headers: TypeAlias = Mapping[bytes, bytes]
+"""Of a reply: names in lower case, one value a name."""
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {code: f"HTTP/1.1 {code} {_PHRASES.get(code, '')}".encode() for code in range(200, 600)}
 _NO_BODY = (204, 304)
+_COLON = b": "
 
 
 class Exchange:
@@ -160,7 +164,7 @@ class Exchange:
         if self.gone:
             return
         if message["type"] == "http.response.start":
-            protocol.write(self._head(message["status"], list(message.get("headers", ()))))
+            protocol.write(self._head(message["status"], joined(list(message.get("headers", ())))))
             return
         more = message.get("more_body", False)
         if piece := self._framed(message.get("body", b""), more=more):
@@ -186,15 +190,12 @@ class Exchange:
             raise RuntimeError("a reply begins twice")
         if self._expects and self.more_body:
             self.keep_alive = False  # the body may come or not: there is no telling where the next request begins
-        fields = dict(headers)
-        if b"close" in fields.get(b"connection", b"").lower():
+        connection = headers.get(b"connection")
+        if connection is not None and b"close" in connection.lower():
             self.keep_alive = False
-            headers = [header for header in headers if header[0] != b"connection"]
-        lines = [STATUS_LINES[status], *map(b": ".join, headers)]
-        given = b"".join(lines[1:])
-        if b"\n" in given or b"\r" in given or b"\0" in given:
-            raise RuntimeError("a header of the reply holds the end of a line, or a zero byte")
-        told = fields.get(b"content-length")
+            headers = {name: value for name, value in headers.items() if name != b"connection"}
+        lines = [STATUS_LINES[status], *map(_COLON.join, headers.items())]
+        told = headers.get(b"content-length")
         if self.scope["method"] == "HEAD" or status in _NO_BODY:
             self._bodiless = True
         elif told is not None:
@@ -208,9 +209,12 @@ class Exchange:
             self.keep_alive = False  # the end of the connection is the end of the body
         if not self.keep_alive:
             lines.append(b"connection: close")
-        lines.append(b"\r\n")
+        head = b"\r\n".join((*lines, b"\r\n"))
+        ends = len(lines) + 1
+        if head.count(b"\n") != ends or head.count(b"\r") != ends or 0 in head:
+            raise RuntimeError("a header of the reply holds the end of a line, or a zero byte")
         self.begun = True
-        return b"\r\n".join(lines)
+        return head
 
     def _framed(self, body: bytes, *, more: bool) -> bytes:
         """A piece of the body as it is written."""
@@ -244,7 +248,7 @@ class Exchange:
     def _break_off(self) -> None:
         """Close the connection in the middle of the reply, so that no client takes it for a whole one."""
         if not self.begun and not self.gone:
-            self._protocol.write(self._head(500, [(b"connection", b"close")], 0))
+            self._protocol.write(self._head(500, {b"connection": b"close"}, 0))
         self._protocol.close()
 
     def _wake(self) -> None:

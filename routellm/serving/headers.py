@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote
 
-from routellm.serving.errors import RawHeaders
 from routellm.types import Decision
 
 _count = itertools.count()
@@ -58,37 +57,40 @@ def keep_readable(headers: dict[str, str]) -> None:
         headers["accept-encoding"] = ", ".join(kept) or "identity"
 
 
-def headers_for_client(fields: dict[bytes, bytes]) -> RawHeaders:
-    """The upstream's headers as they go back, taken out of `fields`; its own `x-request-id` is passed on as
+def headers_for_client(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """`fields`, which are an upstream's headers, with only what goes back; its own `x-request-id` is passed on as
     `x-upstream-request-id`."""
     request_id = fields.get(b"x-request-id")
     for name in _NOT_SENT_BACK.intersection(fields):
         del fields[name]
     if request_id is not None:
         fields[b"x-upstream-request-id"] = request_id
-    return list(fields.items())
+    return fields
 
 
-def decision_headers(decision: Decision) -> RawHeaders:
+def decision_headers(decision: Decision) -> dict[bytes, bytes]:
     """`x-routellm-*`. Those about a score are left out where no router was asked.
 
     Names are UTF-8, percent-encoded outside of visible ASCII, so that a model of any name fits into a header.
     """
-    headers = [
-        (b"x-routellm-model", _safe(decision.model)),
-        (b"x-routellm-reason", decision.reason.encode("ascii")),
-        (b"x-routellm-decision-us", b"%.0f" % decision.decision_us),
-    ]
-    if decision.router is not None:
-        headers.append((b"x-routellm-router", _safe(decision.router)))
-    if decision.threshold is not None:
-        headers.append((b"x-routellm-threshold", b"%.6g" % decision.threshold))
+    headers = _headers_of_choice(decision.model, decision.reason, decision.router, decision.threshold).copy()
+    headers[b"x-routellm-decision-us"] = b"%.0f" % decision.decision_us
     if decision.win_rate is not None:
-        headers.append((b"x-routellm-win-rate", b"%.6f" % decision.win_rate))
+        headers[b"x-routellm-win-rate"] = b"%.6f" % decision.win_rate
     return headers
 
 
 @lru_cache(maxsize=256)
+def _headers_of_choice(model: str, reason: str, router: str | None, threshold: float | None) -> dict[bytes, bytes]:
+    """Those that many requests have alike; not to be changed."""
+    headers = {b"x-routellm-model": _safe(model), b"x-routellm-reason": reason.encode("ascii")}
+    if router is not None:
+        headers[b"x-routellm-router"] = _safe(router)
+    if threshold is not None:
+        headers[b"x-routellm-threshold"] = b"%.6g" % threshold
+    return headers
+
+
 def _safe(name: str) -> bytes:
     return quote(name, safe="!#$&'()*+,/:;=?@[]^`{|}", errors="replace").encode("ascii")
 

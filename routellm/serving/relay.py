@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from routellm.errors import UpstreamError, UpstreamReplyError
 from routellm.serving.call import Call
-from routellm.serving.errors import RawHeaders, error_body
+from routellm.serving.errors import error_body
 from routellm.serving.headers import headers_for_client
 from routellm.upstream.base import UpstreamReply
 
@@ -34,7 +34,7 @@ class Client:
 
     __slots__ = ("_exchange", "_task", "gone", "headers")
 
-    def __init__(self, exchange: Exchange, headers: RawHeaders) -> None:
+    def __init__(self, exchange: Exchange, headers: dict[bytes, bytes]) -> None:
         self._exchange = exchange
         self._task: asyncio.Task[Any] | None = None
         self.headers = headers
@@ -45,13 +45,14 @@ class Client:
         """Whether a reply has begun to go out."""
         return self._exchange.begun
 
-    def reply(self, status: int, headers: RawHeaders, body: bytes) -> Awaitable[None]:
+    def reply(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Awaitable[None]:
         """Send a whole reply."""
-        return self._exchange.reply(status, headers + self.headers, body)
+        return self._exchange.reply(status, {**headers, **self.headers}, body)
 
-    def begin(self, status: int, headers: RawHeaders) -> Awaitable[None]:
+    def begin(self, status: int, headers: Mapping[bytes, bytes]) -> Awaitable[None]:
         """The head of a reply that comes in pieces."""
-        return self._exchange.send({"type": "http.response.start", "status": status, "headers": headers + self.headers})
+        told = [*headers.items(), *self.headers.items()]
+        return self._exchange.send({"type": "http.response.start", "status": status, "headers": told})
 
     def send(self, piece: bytes) -> Awaitable[None]:
         """A piece of the reply."""
@@ -92,11 +93,12 @@ async def relay(reply: UpstreamReply, client: Client, call: Call, error_event: C
         call.take(body, 0.0)
         await client.reply(reply.status, headers_for_client(reply.fields()), body)
         return
-    await client.begin(reply.status, headers_for_client(reply.fields()))
+    fields = reply.fields()
+    length = fields.get(b"content-length", b"")
+    left = (int(length) if length.isdigit() else 0) or -1
+    await client.begin(reply.status, headers_for_client(fields))
     is_stream = call.streamed
     tail = b"\n\n"
-    length = reply.header("content-length")
-    left = (int(length) if length.isdecimal() else 0) or -1
     mark = perf_counter()
     try:
         async for chunk in reply.chunks():
@@ -110,7 +112,7 @@ async def relay(reply: UpstreamReply, client: Client, call: Call, error_event: C
                 await client.send(chunk)
             mark = perf_counter()
     except UpstreamError as error:
-        if is_stream and not reply.header("content-encoding") and tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
+        if is_stream and not reply.content_encoding and tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
             await client.end(error_event(_told(error)))
         raise
     if left:

@@ -54,11 +54,10 @@ class ApiRequest(msgspec.Struct, frozen=True):
         """
         position, place = 1, 0  # behind the brace
         for name, value in self.fields.items():
-            position += len(name) + 3  # two quotes and a colon
             if name == "model":
                 place = position
-            position += len(value) + 1  # a comma, or the last brace
-        return place if position == len(self.body) else None
+            position += len(name) + len(value) + 4  # two quotes, a colon, and a comma or the last brace
+        return place + len('"model":') if position == len(self.body) else None
 
     def _find_model(self) -> int:
         """Where the value of `model` begins in a body of any form; raises as `body_for` does."""

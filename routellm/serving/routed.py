@@ -50,7 +50,7 @@ class RoutedEndpoint:
         request_id: str = scope["request_id"]
         call = Call(self._api.format, request_id, scope["query_string"])
         exchange: Exchange = scope["extensions"][EXCHANGE]
-        client = Client(exchange, [(b"x-request-id", request_id.encode())])
+        client = Client(exchange, {b"x-request-id": request_id.encode()})
         try:
             holder = self._services.admit(scope)
             call.client = None if holder is None else holder.id
@@ -100,7 +100,7 @@ class RoutedEndpoint:
             reply, (translator, format) = dispatched.reply, dispatched.extra
             if dispatched.fell_back:
                 decision = call.decision = gateway.fallen_back(decision, dispatched.model)
-            client.headers.extend(decision_headers(decision))
+            client.headers.update(decision_headers(decision))
             call.told = True
             call.begin(reply, format, counts=self._services.observed, free=not api.takes_tokens)
             if translator is None:
@@ -153,8 +153,9 @@ class RoutedEndpoint:
             rendered = self._api.error_reply(render_error(error, call.request_id), call.request_id)
             call.status = rendered.status
             call.outcome = "refused" if isinstance(error, RequestError | OverloadedError) else "failed"
-            told = [] if call.decision is None or call.told else decision_headers(call.decision)
-            await client.reply(rendered.status, rendered.headers + told, rendered.body)
+            if call.decision is not None and not call.told:
+                client.headers.update(decision_headers(call.decision))
+            await client.reply(rendered.status, dict(rendered.headers), rendered.body)
         elif isinstance(error, UpstreamError):
             call.outcome = "broken-off"
             logger.warning("%s upstream broke off: %s", call.request_id, error, extra={"request_id": call.request_id})

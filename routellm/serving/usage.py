@@ -189,8 +189,7 @@ class UsageReader:
             reply = _from_end(body[-_END:]) or (_decoded(_reply_decoder, body) if is_whole else None)
         if reply is not None and reply.usage is not None:
             self._add(reply.usage)
-        pattern = _TEXT_OF_WHOLE.get(self._format)
-        if self._output is None and pattern is not None:
+        if self._output is None and (pattern := _TEXT_OF_WHOLE.get(self._format)) is not None:
             self._text_bytes = sum(map(len, pattern.findall(body))) if is_whole else self._seen
 
     def _add(self, counts: _Counts) -> None:

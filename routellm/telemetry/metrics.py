@@ -81,7 +81,8 @@ def shared_directory(workers: int) -> Iterator[Path | None]:
         yield Path(name)
 
 
-class _Histogram(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Histogram:
     """A row of counts, and the sum behind them."""
 
     counts: int
@@ -89,7 +90,8 @@ class _Histogram(NamedTuple):
     bounds: tuple[float, ...]
 
 
-class _ModelRows(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _ModelRows:
     """Places of a model's rows."""
 
     upstream: _Histogram
@@ -101,14 +103,16 @@ class _ModelRows(NamedTuple):
     output: int
 
 
-class _RouterRows(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _RouterRows:
     """Places of a router's rows."""
 
     win_rate: _Histogram
     decision: _Histogram
 
 
-class _Plan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Plan:
     """Where requests of one kind are counted: places of rows."""
 
     ones: tuple[int, ...]
@@ -275,9 +279,8 @@ class Metrics:
 
 
 def _add(values: memoryview[float], histogram: _Histogram, value: float) -> None:
-    counts, total, bounds = histogram
-    values[counts + bisect_left(bounds, value)] += 1.0
-    values[total] += value
+    values[histogram.counts + bisect_left(histogram.bounds, value)] += 1.0
+    values[histogram.total] += value
 
 
 def _count_model(values: memoryview[float], rows: _ModelRows, record: RequestRecord, upstream: float) -> None:

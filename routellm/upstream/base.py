@@ -84,11 +84,12 @@ class ModelSpec:
 def joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """One value a name: those of a name that is given several times become a list, as HTTP lets them."""
     fields = dict(headers)
-    if len(fields) < len(headers):
-        fields.clear()
-        for name, value in headers:
-            fields[name] = b"%b, %b" % (fields[name], value) if name in fields else value
-    return fields
+    if len(fields) == len(headers):
+        return fields
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        values.setdefault(name, []).append(value)
+    return {name: b", ".join(several) for name, several in values.items()}
 
 
 class UpstreamReply(ABC):
@@ -98,9 +99,15 @@ class UpstreamReply(ABC):
     headers: Mapping[str, str]
     """End-to-end headers, names in lower case; hop-by-hop headers are left out."""
 
-    def header(self, name: str) -> str:
-        """One of `headers`; empty where the reply has none of that name."""
-        return self.headers.get(name, "")
+    @property
+    def content_type(self) -> str:
+        """Empty where the reply tells none."""
+        return self.headers.get("content-type", "")
+
+    @property
+    def content_encoding(self) -> str:
+        """Empty where the reply tells none."""
+        return self.headers.get("content-encoding", "")
 
     def fields(self) -> dict[bytes, bytes]:
         """`headers` as they go over a connection, in a mapping of the caller's own."""

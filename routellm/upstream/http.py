@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from yarl import URL
 
 from routellm.errors import MissingExtraError, UpstreamBrokeOffError, UpstreamError, UpstreamTimeoutError
-from routellm.upstream.base import ModelSpec, Timeouts, UpstreamReply, joined
+from routellm.upstream.base import ModelSpec, Timeouts, UpstreamReply
 from routellm.upstream.endpoint import resolve_endpoint
 from routellm.upstream.held import ClientHoldingUpstream
 from routellm.upstream.loops import PerLoop
@@ -89,7 +89,7 @@ class HttpUpstream(ClientHoldingUpstream):
                 answer.close()
                 raise UpstreamError(f"The model {self._name!r} answered with {answer.status}, which is no status of HTTP.")
             reply = HttpReply(self._name, self._timeouts, started, answer, loop)
-            if reply.header("content-type").startswith("text/event-stream"):
+            if answer.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
                 async with asyncio.timeout_at(deadline):
                     await reply.read_first()
             return reply if reply.status < 400 else without_key(reply, self._endpoint.key)
@@ -170,7 +170,9 @@ class HttpReply(UpstreamReply):
         self._waiting_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.status = answer.status
-        self._fields = _end_to_end(answer.headers)
+        self._fields = answer.headers.copy()
+        for dropped in _NOT_RETURNED.intersection(self._fields):
+            del self._fields[dropped]
         if answer.status in _NO_BODY:
             self._fields.pop(b"content-length", None)  # of a body that does not come
 
@@ -178,8 +180,13 @@ class HttpReply(UpstreamReply):
     def headers(self) -> Mapping[str, str]:  # type: ignore[override]
         return {_text(name): _text(value) for name, value in self._fields.items()}
 
-    def header(self, name: str) -> str:
-        return _text(self._fields.get(name.encode(), b""))
+    @property
+    def content_type(self) -> str:
+        return _text(self._fields.get(b"content-type", b""))
+
+    @property
+    def content_encoding(self) -> str:
+        return _text(self._fields.get(b"content-encoding", b""))
 
     def fields(self) -> dict[bytes, bytes]:
         return self._fields.copy()
@@ -249,13 +256,6 @@ class HttpReply(UpstreamReply):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _end_to_end(raw: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    fields = joined(raw)
-    for name in _NOT_RETURNED.intersection(fields):
-        del fields[name]
-    return fields
 
 
 def _text(raw: bytes) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import aiohttp
 from yarl import URL
 
+from routellm.upstream.base import joined
 from routellm.upstream.wire import ConnectTimeoutError, NoAnswerError, WireError
 
 _LARGE_BODY = 1 << 20
@@ -64,7 +65,7 @@ class ProxiedAnswer:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers = [(name.lower(), value) for name, value in response.raw_headers]
+        self.headers = joined([(name.lower(), value) for name, value in response.raw_headers])
 
     @property
     def is_complete(self) -> bool:

@@ -14,6 +14,8 @@ from typing import cast
 
 import httptools
 
+from routellm.upstream.base import joined
+
 MAX_HEAD_BYTES = 64 * 1024
 """Of a reply's status line and headers."""
 
@@ -269,7 +271,7 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         self._interim = 100 <= status < 200  # goes before the reply proper
         if not self._interim and not answer.head.done():
-            answer.status, answer.headers = status, headers
+            answer.status, answer.headers = status, joined(headers)
             answer.head.set_result(None)
             self._writable.set()
 
@@ -296,7 +298,7 @@ class Connection(asyncio.Protocol):
 
 
 class Answer:
-    """A reply. `status` and `headers` (names in lower case) hold once `head` is done."""
+    """A reply. `status` and `headers` (names in lower case, one value a name) hold once `head` is done."""
 
     __slots__ = (
         "_connection",
@@ -314,7 +316,7 @@ class Answer:
 
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: dict[bytes, bytes] = {}
         self.head: asyncio.Future[None] = loop.create_future()
         self._connection, self._loop = connection, loop
         self._pieces: list[bytes] = []
@@ -326,7 +328,7 @@ class Answer:
     @property
     def ends_with_connection(self) -> bool:
         """Whether nothing but the connection's end tells where the body ends."""
-        return self.status not in _NO_BODY and not any(name in _LENGTHS for name, _ in self.headers)
+        return self.status not in _NO_BODY and not any(name in self.headers for name in _LENGTHS)
 
     @property
     def is_complete(self) -> bool:

@@ -7,17 +7,18 @@ from hypothesis import strategies as st
 
 from routellm.serving.headers import decision_headers, headers_for_client, headers_for_upstream, request_id_of
 from routellm.types import Decision
+from routellm.upstream.base import joined
 from routellm.upstream.local import AsyncReply, once
 
 
 @given(st.text(), st.text(), st.floats(0, 1), st.floats(0, 1))
 def test_any_decision_fits_into_headers(model: str, router: str, threshold: float, win_rate: float) -> None:
-    for _, value in decision_headers(Decision(model, "threshold", router, threshold, win_rate, 12.6)):
+    for value in decision_headers(Decision(model, "threshold", router, threshold, win_rate, 12.6)).values():
         assert all(0x21 <= byte <= 0x7E for byte in value)
 
 
 def test_numbers_are_short_and_plain() -> None:
-    headers = dict(decision_headers(Decision("m", "threshold", "mf", 0.11593, 1 / 3, 12.6)))
+    headers = decision_headers(Decision("m", "threshold", "mf", 0.11593, 1 / 3, 12.6))
     assert headers[b"x-routellm-threshold"] == b"0.11593"
     assert headers[b"x-routellm-win-rate"] == b"0.333333"
     assert headers[b"x-routellm-decision-us"] == b"13"
@@ -25,7 +26,7 @@ def test_numbers_are_short_and_plain() -> None:
 
 def test_plain_names_stay_as_they_are() -> None:
     name = "anyscale/mistralai/Mixtral-8x7B-Instruct-v0.1:free@x"
-    assert dict(decision_headers(Decision(name, "pinned")))[b"x-routellm-model"] == name.encode()
+    assert decision_headers(Decision(name, "pinned"))[b"x-routellm-model"] == name.encode()
 
 
 def test_a_content_type_is_added_only_where_there_is_none() -> None:
@@ -55,12 +56,17 @@ def test_an_upstream_can_t_set_what_is_ours() -> None:
         b"strict-transport-security": b"x",
         b"etag": b"e",
     }
-    assert headers_for_client(theirs) == [(b"etag", b"e"), (b"x-upstream-request-id", b"up")]
+    assert headers_for_client(theirs) == {b"etag": b"e", b"x-upstream-request-id": b"up"}
 
 
 def test_bytes_of_a_header_come_back_as_they_were() -> None:
     for raw in (b"caf\xc3\xa9", b"caf\xe9"):
         assert AsyncReply(200, {"x-name": raw.decode("utf-8", "surrogateescape")}, once(b"")).fields() == {b"x-name": raw}
+
+
+def test_headers_that_repeat_become_one() -> None:
+    assert joined([(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]) == {b"a": b"1, 3", b"b": b"2"}
+    assert joined([]) == {}
 
 
 def test_request_ids() -> None:
