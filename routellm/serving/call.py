@@ -40,6 +40,7 @@ class Call(msgspec.Struct):
     Attributes:
         body: the client's, from which usage is estimated where the upstream tells none.
         client: the id of the client's key.
+        ended: by `perf_counter`.
         query: what stands after the `?` of the request's path.
         lease: what the key was granted for the request, to be settled once it is over.
         waited: seconds spent waiting for upstreams.
@@ -55,6 +56,7 @@ class Call(msgspec.Struct):
     body: bytes = b""
     client: str | None = None
     decision: Decision | None = None
+    ended: float = 0.0
     error: str | None = None
     first_byte: float | None = None
     lease: Lease | None = None
@@ -91,7 +93,7 @@ class Call(msgspec.Struct):
 
     def record(self) -> RequestRecord:
         """What is known, once the request is over."""
-        total = perf_counter() - self._started
+        total = self.ended - self._started
         decision = self.decision or _UNDECIDED
         return RequestRecord(
             request_id=self.request_id,

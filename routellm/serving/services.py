@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from routellm.costs import NANO
@@ -90,6 +91,8 @@ class Services:
         self.guard: Guard | None = None
         self._traces: Traces | None = None
         self._observers: list[Observer] = []
+        self._over: list[tuple[Call, Iterable[tuple[bytes, bytes]]]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.keeps_prompts = False
         if gateway.settings.telemetry.metrics:
             self.metrics = Metrics(_roles(gateway), gateway.decider.routers, shared.counters)
@@ -149,13 +152,32 @@ class Services:
         call.decision = call.lease.decide(call.decision, pair)
 
     def finish(self, call: Call, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """A request is over; whoever wants to know is told. Never raises: the client has its answer."""
-        lease = call.lease
-        if not self._observers and lease is None:
+        """A request is over; whoever wants to know is told at the end of the event loop's turn, before anything else is read.
+
+        What ended in one turn is told of in one go: done in the midst of each request's own work, it would find the
+        processor's caches taken every time.
+        """
+        call.ended = perf_counter()
+        if not self._observers and call.lease is None:
             return
+        if not self._over:
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._tell)
+        self._over.append((call, headers))
+
+    def _tell(self) -> None:
+        over, self._over = self._over, []
+        for call, headers in over:
+            try:
+                self._tell_of(call, headers)
+            except Exception:  # those who come next are still to be told of
+                logger.exception("%s could not be recorded", call.request_id)
+
+    def _tell_of(self, call: Call, headers: Iterable[tuple[bytes, bytes]]) -> None:
         record = call.record()
-        if lease is not None:
-            lease.settle(record, self.live.gateway.prices.nanodollars(record.model, record.usage))
+        if call.lease is not None:
+            call.lease.settle(record, self.live.gateway.prices.nanodollars(record.model, record.usage))
         for observe in self._observers:
             try:
                 observe(record, headers)
@@ -214,6 +236,7 @@ class Services:
     async def aclose(self) -> None:
         """Close everything; what the ledger and the traces still hold is written first."""
         await self.live.aclose()
+        self._tell()
         await asyncio.to_thread(self.release)
 
     def _count(self, record: RequestRecord, _: Iterable[tuple[bytes, bytes]]) -> None:
