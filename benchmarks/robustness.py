@@ -3,9 +3,9 @@
     python -m benchmarks.robustness [--routers mf] [--data FILE --column prompt] [--json FILE]
 
 Two tables. The first changes what should not matter (case, spaces, typos, politeness, order, punctuation, kinds of quotes):
-how often does a decision flip, and how far does the score move? The second pads prompts with boilerplate that looks hard: how
-many of those that went to the weak model now go to the strong one? The threshold sends half of the given prompts to the strong
-model.
+how often does a decision flip, and how far does the score move? The second pads prompts with boilerplate that looks hard, by
+its kind and by where it stands: how many of those that went to the weak model now go to the strong one? The threshold sends
+half of the given prompts to the strong model.
 
 Rates are over the prompts that a change really alters. Where a router explains itself, the last column names the parts that
 moved its log-odds most in the decisions that flipped. Without --data, a built-in list of 41 prompts serves: enough to see
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.example_prompts import PROMPTS
-from benchmarks.perturbations import HARMLESS, PADDED, Perturbation
+from benchmarks.perturbations import HARMLESS, PADDED, PADDING, SEPARATORS, Perturbation
 from routellm.calibration.quantiles import threshold_for_share
 from routellm.config import load_config
 from routellm.prompt_files import read_prompts
@@ -97,12 +97,29 @@ def _moving_parts(router: Router, flipped: Sequence[tuple[str, str]], most: int 
     return {part: round(moved[part], 3) for part in largest if abs(moved[part]) >= 0.005}
 
 
+def measure_padding(router: Router, prompts: Sequence[str], seed: int) -> dict[str, dict[str, float]]:
+    """For each kind of padding and each place, the share of prompts that went to the weak model and now go to the strong one.
+
+    At the threshold that sends half of `prompts` to the strong model; the mean over the ways to put it there.
+    """
+    scores = router.calculate_strong_win_rates(prompts)
+    threshold = threshold_for_share(scores, 0.5).threshold
+    weak = [prompt for prompt, score in zip(prompts, scores, strict=True) if score < threshold]
+    shares: dict[str, dict[str, float]] = {}
+    for kind, places in PADDED.items():
+        shares[kind] = {}
+        for where, ways in places.items():
+            padded = [way(prompt, Random(f"{seed} {kind} {prompt}")) for way in ways.values() for prompt in weak]
+            shares[kind][where] = _mean(router.calculate_strong_win_rates(padded) >= threshold)
+    return shares
+
+
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _show(router: str, title: str, effects: Mapping[str, Effect]) -> None:
-    print(f"\n{router}: {title}")
+def _show(title: str, effects: Mapping[str, Effect]) -> None:
+    print(f"\n{title}")
     rates = f"{'flips':>8}{'weak>strong':>13}{'strong>weak':>13}{'|change|':>10}{'change':>9}"
     print(f"{'':26s}{'prompts':>8}{rates}  moved by")
     for name, effect in effects.items():
@@ -112,6 +129,15 @@ def _show(router: str, title: str, effects: Mapping[str, Effect]) -> None:
     seen = [effect for effect in effects.values() if effect.changed]
     flips, bought, moved = (np.mean([getattr(each, name) for each in seen]) for name in ("flips", "to_strong", "moved"))
     print(f"{'mean':34s}{flips:8.1%}{bought:13.1%}{'':13}{moved:10.4f}")
+
+
+def _show_padding(title: str, shares: Mapping[str, Mapping[str, float]]) -> None:
+    print(f"\n{title}")
+    print(f"{'weak>strong':26s}" + "".join(f"{where:>16s}" for where in SEPARATORS))
+    for kind, places in shares.items():
+        print(f"{kind:26s}" + "".join(f"{places[where]:16.1%}" for where in SEPARATORS))
+    means = [float(np.mean([shares[kind][where] for kind in PADDING])) for where in SEPARATORS]
+    print(f"{'mean of single kinds':26s}" + "".join(f"{mean:16.1%}" for mean in means))
 
 
 def main() -> None:
@@ -130,14 +156,14 @@ def main() -> None:
     if len(prompts) > arguments.limit:
         prompts = Random(arguments.seed).sample(prompts, arguments.limit)
     config = load_config(arguments.config, ROUTER_CLS) if arguments.config else {}
-    figures: dict[str, dict[str, dict[str, object]]] = {}
+    figures: dict[str, dict[str, object]] = {}
     for name in arguments.routers:
         router = build_router(name, config.get(name))
-        figures[name] = {}
-        for title, changes in (("changes that should not matter", HARMLESS), ("padding that looks hard", PADDED)):
-            effects = measure(router, prompts, changes, arguments.seed)
-            _show(name, f"{title} ({len(prompts):,} prompts)", effects)
-            figures[name][title] = {change: asdict(effect) for change, effect in effects.items()}
+        effects = measure(router, prompts, HARMLESS, arguments.seed)
+        _show(f"{name}: changes that should not matter ({len(prompts):,} prompts)", effects)
+        shares = measure_padding(router, prompts, arguments.seed)
+        _show_padding(f"{name}: padding that looks hard ({len(prompts):,} prompts)", shares)
+        figures[name] = {"harmless": {change: asdict(effect) for change, effect in effects.items()}, "padding": shares}
     if arguments.json:
         content = {"prompts": len(prompts), "data": arguments.data, "seed": arguments.seed, "routers": figures}
         arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

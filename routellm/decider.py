@@ -27,10 +27,6 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
 _REMEMBERED_NAMES = 256
 """Model names that were read once, as clients ask for few."""
 
-LONG_PROMPT = 8_000
-"""A score takes longer the longer the prompt is; beyond so many characters even a fast one may take over a millisecond."""
-
-
 class Pending(msgspec.Struct, frozen=True, gc=False):
     """A decision that waits for a score."""
 
@@ -43,7 +39,7 @@ class Pending(msgspec.Struct, frozen=True, gc=False):
     @property
     def blocking(self) -> bool:
         """Whether the score may take over a millisecond, and so must not be computed on an event loop."""
-        return self.router.blocking or len(self.text) > LONG_PROMPT
+        return self.router.blocks(self.text)
 
 
 class Decider:

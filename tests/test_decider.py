@@ -93,7 +93,7 @@ def test_begin_stops_before_the_score() -> None:
     step = decides.begin("router-fixed-0.5", messages("hello"))
     assert isinstance(step, Pending)
     assert router.asked == []
-    assert step.router.blocking
+    assert step.blocking
     assert decides.finish(step).model == "big"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,49 +39,49 @@ class Trees:
     feature: NDArray[np.int16]
     threshold: NDArray[np.float32]
     value: NDArray[np.float32]
-    _answers: Callable[[Vector], Vector] = field(init=False, repr=False, compare=False)
+    kernel: scan.Trees | None = field(init=False, repr=False, compare=False)
+    """What adds up in the compiled kernel, where that is there."""
+    _sum: Callable[[Vector], float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        answers = compiled_answers if COMPILED else answers_in_python
-        object.__setattr__(self, "_answers", answers(self.feature, self.threshold, self.value))
+        arrays = (self.feature, self.threshold, self.value)
+        kernel = scan.Trees(*map(np.ascontiguousarray, arrays)) if COMPILED else None
+        object.__setattr__(self, "kernel", kernel)
+        object.__setattr__(self, "_sum", sum_in_python(*arrays) if kernel is None else kernel.sum)
 
     def predict(self, form: Vector) -> float:
-        """The sum over trees, one after another, for one row of features, shape (features,)."""
-        return float(np.add.accumulate(self._answers(form), dtype=np.float64)[-1]) if len(self.value) else 0.0
+        """The sum over trees, one after another, for one row of features, float32 of shape (features,)."""
+        return self._sum(form)
 
     def predict_batch(self, form: Vector) -> NDArray[np.float64]:
         """The sums of n rows, shape (n, features)."""
         return np.array([self.predict(row) for row in form], dtype=np.float64)
 
 
-def compiled_trees(feature: NDArray[np.int16], threshold: NDArray[np.float32], value: NDArray[np.float32]) -> scan.Trees:
-    """The trees, as the compiled kernel has them."""
-    return scan.Trees(*map(np.ascontiguousarray, (feature, threshold, value)))
+def trees_fit(feature: NDArray[Any], threshold: NDArray[Any], value: NDArray[Any], columns: int | None = None) -> bool:
+    """Whether the arrays are those of trees, on so many columns if it is given."""
+    if not (feature.dtype == np.int16 and threshold.dtype == value.dtype == np.float32 and feature.ndim == 2):
+        return False
+    if feature.shape != threshold.shape or value.shape != (feature.shape[1], 2 ** len(feature)):
+        return False
+    return columns is None or bool(feature.min(initial=0) >= 0 and feature.max(initial=0) < columns)
 
 
-def compiled_answers(
+def sum_in_python(
     feature: NDArray[np.int16], threshold: NDArray[np.float32], value: NDArray[np.float32]
-) -> Callable[[Vector], Vector]:
-    """What gives each tree's answer to one row of features, shape (features,): float32, shape (trees,)."""
-    answers = compiled_trees(feature, threshold, value).answers
-    return lambda form: np.frombuffer(answers(np.ascontiguousarray(form, dtype=np.float32)), dtype=np.float32)
-
-
-def answers_in_python(
-    feature: NDArray[np.int16], threshold: NDArray[np.float32], value: NDArray[np.float32]
-) -> Callable[[Vector], Vector]:
-    """The same."""
+) -> Callable[[Vector], float]:
+    """What the kernel's trees do for one row of features."""
     # numpy turns other indices into these at every call, which takes longer than all else.
     places = feature.astype(np.intp)
     first_leaves = np.arange(0, value.size, value.shape[1])
     worth = 2.0 ** np.arange(len(feature), dtype=np.float32)[::-1]
 
-    def answers(form: Vector) -> Vector:
+    def add_up(form: Vector) -> float:
         leaf = worth.dot(form.take(places) > threshold)  # whole numbers, exact in float32
-        answer: Vector = value.take(first_leaves + leaf.astype(np.intp))
-        return answer
+        answers = value.take(first_leaves + leaf.astype(np.intp))
+        return float(np.add.accumulate(answers, dtype=np.float64)[-1]) if len(answers) else 0.0
 
-    return answers
+    return add_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,9 @@ class Parts:
 
     def compiled(self, features: PromptFeatures) -> Callable[[str], float] | None:
         """What gives `seen` for a prompt, read by these features; None where the kernel can't."""
-        if features.reader is None or FORM_RULES is None:
+        trees = self.trees.kernel
+        if features.reader is None or FORM_RULES is None or trees is None:
             return None
-        trees = compiled_trees(self.trees.feature, self.trees.threshold, self.trees.value)
         mean, scale, on_embedding, on_form = map(
             np.ascontiguousarray, (self.form_mean, self.form_scale, self.embedding, self.form)
         )

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.form import FORM_VERSION
-from routellm.embeddings.normal import without_repeats
 from routellm.embeddings.words import BUCKETS, WORDS_VERSION
 from routellm.errors import CheckpointError
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
 from routellm.routers.checkpoint_features import read_features
 from routellm.routers.odds import sigmoid
-from routellm.routers.parts import Parts, Trees
+from routellm.routers.padding import PADDING_VERSION, padding_tensors, read_padding
+from routellm.routers.parts import Parts, Trees, trees_fit
 from routellm.routers.routers import Router, build_router
 from routellm.routers.views import Viewer
 
@@ -51,7 +51,8 @@ class PartsRouter(Router):
                 )
         priors = _read_priors(checkpoint, self.remedy)
         features = _shared_features(checkpoint, priors.values()) or read_features(checkpoint)
-        viewer = Viewer(features, priors, words=checkpoint.field("words_version", (int, type(None))) is not None)
+        words = checkpoint.field("words_version", (int, type(None))) is not None
+        viewer = Viewer(features, priors, words=words, padding=read_padding(checkpoint, features, self.remedy))
         self._bind(_read_parts(checkpoint, viewer, self.remedy), viewer)
         self.quantiles = checkpoint.quantiles()
 
@@ -71,7 +72,8 @@ class PartsRouter(Router):
         self._parts, self._viewer = parts, viewer
         self._quick = parts.compiled(viewer.features)
         self.blocking = viewer.blocking
-        digest = hashlib.sha256(b"".join(tensor.tobytes() for _, tensor in sorted(tensors_of(parts).items())))
+        tensors = tensors_of(parts) | padding_tensors(viewer.padding)
+        digest = hashlib.sha256(b"".join(tensor.tobytes() for _, tensor in sorted(tensors.items())))
         embedder = viewer.features.embedder.fingerprint
         priors = ",".join(str(router.fingerprint) for router in viewer.priors.values())
         versions = f"{viewer.features.surface_version}.{FORM_VERSION}.{WORDS_VERSION}"
@@ -80,7 +82,7 @@ class PartsRouter(Router):
     def calculate_strong_win_rate(self, prompt: str) -> float:
         if self._quick is None:
             return sigmoid(self._parts.log_odds(self._viewer.see(prompt)))
-        prompt = without_repeats(prompt)
+        prompt = self._viewer.read(prompt)
         return sigmoid(self._parts.with_rest(self._quick(prompt), *self._viewer.rest(prompt)))
 
     def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
@@ -89,10 +91,13 @@ class PartsRouter(Router):
             views = self._viewer.see_batch(prompts)
             logits = [self._parts.log_odds(views.row(row)) for row in range(len(prompts))]
         else:
-            prompts = [without_repeats(prompt) for prompt in prompts]
+            prompts = [self._viewer.read(prompt) for prompt in prompts]
             rests = zip(*self._viewer.rest_batch(prompts), strict=True)
             logits = [self._parts.with_rest(self._quick(prompt), *rest) for prompt, rest in zip(prompts, rests, strict=True)]
         return np.array([sigmoid(logit) for logit in logits], dtype=np.float64)
+
+    def blocks(self, prompt: str) -> bool:
+        return super().blocks(prompt) or self._viewer.blocks(prompt)
 
     def explain(self, prompt: str) -> dict[str, float]:
         return self._parts.explain(self._viewer.see(prompt), self._viewer.form_names, tuple(self._viewer.priors))
@@ -105,6 +110,7 @@ def meta_of(viewer: Viewer) -> dict[str, Any]:
         "surface_version": viewer.features.surface_version,
         "form_version": FORM_VERSION,
         "words_version": WORDS_VERSION if viewer.words else None,
+        "padding_version": PADDING_VERSION if viewer.padding else None,
     }
 
 
@@ -146,12 +152,10 @@ def _read_parts(checkpoint: Checkpoint, viewer: Viewer, remedy: str) -> Parts:
         "words": BUCKETS if viewer.words else 0, "prior": len(viewer.priors), "bias": 1,
     }  # fmt: skip
     fits = [found[name].shape == (width,) for name, width in widths.items()]
-    fits += [feature.dtype == np.int16, threshold.dtype == value.dtype == np.float32]
-    fits += [feature.ndim == 2, feature.shape == threshold.shape]
-    if not all(fits) or value.shape != (feature.shape[1], 2 ** len(feature)):
+    if not all(fits) or not trees_fit(feature, threshold, value):
         shapes = {name: tensor.shape for name, tensor in found.items()}
         raise CheckpointError(f"{checkpoint.path}: the tensors' shapes don't fit together: {shapes}.")
-    if feature.min(initial=0) < 0 or feature.max(initial=0) >= n_form or not np.all(found["form_scale"] > 0):
+    if not trees_fit(feature, threshold, value, n_form) or not np.all(found["form_scale"] > 0):
         raise CheckpointError(f"{checkpoint.path}: its trees ask for features that there are not, or a scale is not above 0.")
     return Parts(
         form_mean=found["form_mean"],

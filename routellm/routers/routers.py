@@ -19,6 +19,10 @@ CONSTANT_PART = "constant"
 """The name of the part of an explanation that every prompt shares; see `Router.explain`."""
 
 
+LONG_PROMPT = 8_000
+"""Characters; beyond so many even a fast router's score may take over a millisecond."""
+
+
 class Router(ABC):
     """Predicts, for a prompt, the win rate of the strong model over the weak one.
 
@@ -47,6 +51,10 @@ class Router(ABC):
     def calculate_strong_win_rates(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """Score many prompts: float64, shape (len(prompts),), equal to single calls in the same order."""
         return np.array([self.calculate_strong_win_rate(prompt) for prompt in prompts], dtype=np.float64)
+
+    def blocks(self, prompt: str) -> bool:
+        """Whether the score of this very prompt may take over a millisecond."""
+        return self.blocking or len(prompt) > LONG_PROMPT
 
     def explain(self, prompt: str) -> Mapping[str, float]:
         """What moved the score of `prompt`: contributions to its log-odds by name, positive ones towards the strong model.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from routellm.embeddings.surface import SURFACE_NAMES
 from routellm.embeddings.words import word_counts, word_counts_batch
 from routellm.routers.odds import log_odds
 from routellm.routers.routers import Router
+
+if TYPE_CHECKING:
+    from routellm.routers.padding import PaddingFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +54,56 @@ _NOTHING = np.empty(0, dtype=np.float32)
 
 
 class Viewer:
-    """Looks at prompts, without the sentences and lines that they say again.
+    """Looks at prompts, without the sentences and lines that they say again, and without padding if there is a filter for it.
 
     Args:
         features: give the embedding and the surface features.
         priors: routers whose scores are seen too, by name.
         words: whether words are looked at.
+        padding: leaves out what was put around a question; None keeps it.
     """
 
     form_names = (*SURFACE_NAMES, *FORM_NAMES)
 
-    def __init__(self, features: PromptFeatures, priors: dict[str, Router], *, words: bool = True) -> None:
-        self.features, self.priors, self.words = features, priors, words
+    def __init__(
+        self,
+        features: PromptFeatures,
+        priors: dict[str, Router],
+        *,
+        words: bool = True,
+        padding: PaddingFilter | None = None,
+    ) -> None:
+        self.features, self.priors, self.words, self.padding = features, priors, words, padding
         self.blocking = features.embedder.blocking or any(router.blocking for router in priors.values())
+
+    def blocks(self, prompt: str) -> bool:
+        """Whether a look at this very prompt may take over a millisecond."""
+        slow = self.padding is not None and self.padding.is_slow(prompt)
+        return slow or any(router.blocks(prompt) for router in self.priors.values())
+
+    def read(self, prompt: str) -> str:
+        """What of a prompt is looked at."""
+        prompt = without_repeats(prompt)
+        return prompt if self.padding is None else self.padding.strip(prompt, self.features)
 
     def see(self, prompt: str) -> View:
         """One prompt's view."""
-        prompt = without_repeats(prompt)
+        prompt = self.read(prompt)
         return self._view(self.features.encode(prompt), form_features(prompt), *self.rest(prompt))
 
     def rest(self, prompt: str) -> tuple[Vector, Vector]:
-        """The words and the prior routers' log-odds of a prompt that repeats nothing."""
+        """The words and the prior routers' log-odds of a prompt as `read` gives it."""
         scores = [log_odds(router.calculate_strong_win_rate(prompt)) for router in self.priors.values()]
         return word_counts(prompt) if self.words else _NOTHING, np.array(scores, dtype=np.float32) if scores else _NOTHING
 
     def see_batch(self, prompts: Sequence[str]) -> View:
         """Many prompts' views; rows equal `see` of each prompt."""
-        prompts = [without_repeats(prompt) for prompt in prompts]
+        prompts = [self.read(prompt) for prompt in prompts]
         vectors = self.features.encode_batch(prompts)
         return self._view(vectors, form_features_batch(prompts), *self.rest_batch(prompts))
 
     def rest_batch(self, prompts: Sequence[str]) -> tuple[Vector, Vector]:
-        """The words and the prior routers' log-odds of n prompts that repeat nothing, with a first axis of n."""
+        """The words and the prior routers' log-odds of n prompts as `read` gives them, with a first axis of n."""
         scores = np.empty((len(prompts), len(self.priors)), dtype=np.float32)
         for column, router in enumerate(self.priors.values()):
             scores[:, column] = [log_odds(float(score)) for score in router.calculate_strong_win_rates(prompts)]

@@ -9,6 +9,9 @@ is fitted within its sources, whose base rates say more of how they were made th
 `gain_accurate` adds the log-odds of another router, `bert` if nothing else is said, divided by their spread as well.
 `gain_fast` can learn some of what that router knows (`--teacher bert`): a student of its log-odds joins the sum. That takes no
 labels, so the student learns from further prompts too (`--teacher-prompts`).
+
+Both can leave out of a prompt what was put around its question (`--padding-prompts`, `routellm.routers.padding`); all that is
+fitted here then sees the training prompts that way.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.features import PromptFeatures
 from routellm.errors import ConfigError, DataError
 from routellm.routers.gain import AccurateGainRouter, FastGainRouter
+from routellm.routers.padding import padding_tensors
 from routellm.routers.parts_router import meta_of, tensors_of
 from routellm.routers.routers import Router, build_router
 from routellm.routers.views import Viewer
 from routellm.training.adapt_fit import Scale
 from routellm.training.dataset import held_prompts
 from routellm.training.gain_fit import Floats, balanced, check_across, fit_members, fold, gather, platt
+from routellm.training.gain_padding import learn_padding
 from routellm.training.teaching import add_teacher_arguments, check_teacher, learn
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 
@@ -52,17 +57,19 @@ class FastGainTrainer(Trainer):
         check_across(arguments.across, gains.sources)
         priors = self._priors(arguments)
         features = PromptFeatures(load_embedder(arguments.embedding_model))
-        viewer = Viewer(features, {entry["router"]: _build_prior(entry) for entry in priors}, words=False)
-        report(f"looking at {len(gains.prompts):,} prompts")
-        seen = viewer.see_batch(gains.prompts)
         held = held_prompts(data.rows, data.held)
         is_held = np.array([prompt in held for prompt in gains.prompts])
+        padding, about = learn_padding(arguments, gains, is_held, features, data.seed, report)
+        built = {entry["router"]: _build_prior(entry) for entry in priors}
+        viewer = Viewer(features, built, words=False, padding=padding)
+        report(f"looking at {len(gains.prompts):,} prompts")
+        seen = viewer.see_batch(gains.prompts)
         scale = Scale.of(seen.form[~is_held])
         view = scale.standardised(seen)
         report(f"fitting {len(kinds)} kinds of comparisons: {', '.join(kinds)}")
         fitting = np.flatnonzero(~is_held[gains.prompt])
         members = fit_members(gains, view, fitting, arguments.across, arguments.penalty, data.seed)
-        settings = {"kinds": list(kinds), "across": arguments.across, "penalty": arguments.penalty}
+        settings = {"kinds": list(kinds), "across": arguments.across, "penalty": arguments.penalty, **about}
         metrics: dict[str, Any] = {}
         if arguments.teacher:
             lesson = learn(arguments, viewer, scale, gains.prompts, view, is_held, data.seed, report)
@@ -84,7 +91,7 @@ class FastGainTrainer(Trainer):
         parts = fold(members, share, weights, scale, slope, bias)
         return Trained(
             router=self.router_class.from_parts(parts, viewer),
-            tensors=tensors_of(parts),
+            tensors=tensors_of(parts) | padding_tensors(padding),
             meta={"embedder": arguments.embedding_model, **meta_of(viewer), "priors": priors},
             settings=settings,
             metrics={"slope": slope, "validation_prompts_of_the_calibration": len(shown), **metrics},
@@ -139,6 +146,9 @@ def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         "the strong model wins because of their prompts; sources of other kinds are each taken for themselves",
     )  # fmt: skip
     add("--penalty", type=float, default=1.0, help="of the ridge regressions, a row's weight as unit (default: 1)")
+    add("--padding-prompts", metavar="FILE",
+        help="learn to leave out of a prompt what was put around its question, from these prompts and those of the data; "
+        "no labels needed (default: whatever stands in a prompt counts)")  # fmt: skip
     add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static, the bundled one)")
 
 

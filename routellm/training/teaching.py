@@ -85,7 +85,7 @@ def learn(
     teacher = build_router(arguments.teacher, {"checkpoint_path": arguments.teacher_path} if arguments.teacher_path else {})
     if teacher.fingerprint is None:
         raise ConfigError(f"--teacher {arguments.teacher!r}: nothing vouches that it scores a prompt alike each time.")
-    others = _others(arguments.teacher_prompts, set(prompts), report)
+    others = further_prompts(arguments.teacher_prompts, set(prompts), report) if arguments.teacher_prompts else []
     report(f"{arguments.teacher} scores {len(prompts) + len(others):,} prompts")
     target = _log_odds_of(teacher, [*prompts, *others])
     seen = view if not others else _joined(view, scale.standardised(viewer.see_batch(others)))
@@ -107,10 +107,12 @@ def learn(
     return Lesson((linear, trees), about, correlation)
 
 
-def _others(file: str | None, known: set[str], report: Report) -> list[str]:
-    """The file's prompts that are not known, without those that hold a test prompt of a benchmark."""
-    if file is None:
-        return []
+def further_prompts(file: str, known: set[str], report: Report) -> list[str]:
+    """The file's prompts that are not known, without those that hold a test prompt of a benchmark.
+
+    Raises:
+        DataError: it can't be read.
+    """
     read = [prompt for prompt in dict.fromkeys(read_prompts(file, prompt_from="first").prompts) if prompt not in known]
     found = {one.row for one in TestPrompts.load().search(read)}
     if found:

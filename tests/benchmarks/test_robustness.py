@@ -7,12 +7,18 @@ from random import Random
 import pytest
 
 from benchmarks.example_prompts import PROMPTS
-from benchmarks.perturbations import HARMLESS, PADDED, swap_clauses, typos, without_punctuation
-from benchmarks.robustness import measure
+from benchmarks.perturbations import HARMLESS, PADDED, PADDING, SEPARATORS, swap_clauses, typos, without_punctuation
+from benchmarks.robustness import measure, measure_padding
 from routellm.routers.routers import Router
 from tests.prompts import ODD_PROMPTS
 
-EVERY = {**HARMLESS, **PADDED}
+WAYS = {
+    f"{kind}, {where}, {way}": change
+    for kind, places in PADDED.items()
+    for where, ways in places.items()
+    for way, change in ways.items()
+}
+EVERY = {**HARMLESS, **WAYS}
 
 
 class CapitalsRouter(Router):
@@ -36,9 +42,16 @@ def test_every_change_alters_some_of_the_built_in_prompts(name: str) -> None:
     assert any(EVERY[name](prompt, Random(3)) != prompt for prompt in PROMPTS)
 
 
-@pytest.mark.parametrize("name", PADDED)
+@pytest.mark.parametrize("name", WAYS)
 def test_padding_keeps_the_whole_prompt(name: str) -> None:
-    assert all(prompt in PADDED[name](prompt, Random(3)) for prompt in PROMPTS)
+    assert all(prompt in WAYS[name](prompt, Random(3)) for prompt in PROMPTS)
+
+
+@pytest.mark.parametrize("kind", PADDING)
+def test_each_kind_of_padding_stands_before_and_after_in_each_place(kind: str) -> None:
+    for where, between in SEPARATORS.items():
+        found = {way: change("Why?", Random(3)) for way, change in PADDED[kind][where].items()}
+        assert found == {"before": f"{PADDING[kind]}{between}Why?", "after": f"Why?{between}{PADDING[kind]}"}
 
 
 def test_a_typo_swaps_two_neighbouring_letters_of_one_word() -> None:
@@ -64,3 +77,12 @@ def test_an_effect_counts_flips_over_the_prompts_that_changed() -> None:
     assert (upper.changed, upper.flips, upper.to_strong, upper.to_weak) == (3, pytest.approx(2 / 3), 1.0, 0.0)
     assert upper.moved == upper.shift == pytest.approx((1.0 + 0.75 + 0.25) / 3)
     assert upper.parts == {"capitals": pytest.approx(0.875)}
+
+
+def test_padding_is_counted_over_the_prompts_that_went_to_the_weak_model() -> None:
+    """Two of the four have no capitals and go to the weak model; what holds next to none does not change that."""
+    shares = measure_padding(CapitalsRouter(), ["aaaa", "bbbb", "CCCC", "DDDD"], seed=0)
+    assert set(shares) == set(PADDED)
+    assert all(set(places) == set(SEPARATORS) for places in shares.values())
+    assert shares["formulas of logic"]["own line"] == 0.0
+    assert shares["said five times"]["same line"] == 0.0

@@ -23,7 +23,7 @@ from routellm.embeddings.static import BUNDLED, StaticEmbedder, compiled_embeddi
 from routellm.embeddings.table import read_table
 from routellm.embeddings.wordpiece import MAX_WORD, WordPiece
 from routellm.embeddings.words import compiled_counts, counts_in_python
-from routellm.routers.parts import Parts, Trees, answers_in_python, compiled_answers
+from routellm.routers.parts import Parts, Trees, sum_in_python
 from routellm.routers.views import Viewer
 from tests.conftest import require
 from tests.embeddings.encoders import write_tokenizer
@@ -236,8 +236,10 @@ def test_trees_answer_the_same(depth: int, count: int, seed: int) -> None:
     threshold = draw.integers(-2, 3, (depth, count)).astype(np.float32)
     value = draw.standard_normal((count, 2**depth)).astype(np.float32)
     row = draw.integers(-2, 3, 7).astype(np.float32)
-    one, other = (make(feature, threshold, value)(row) for make in (compiled_answers, answers_in_python))
-    assert one.tobytes() == other.tobytes()
+    trees = Trees(feature, threshold, value)
+    assert trees.kernel is not None
+    assert trees.kernel.sum(row) == sum_in_python(feature, threshold, value)(row)
+    assert trees.predict(row[:]) == trees.predict_batch(row[None])[0]
 
 
 @cache
@@ -294,7 +296,7 @@ WRONG = {
     "a scale that is no number": (lambda: linear(WEIGHTS).dot("e", None, "1"), TypeError),
     "trees on more features than there are": (lambda: sum_of(tree(feature=60)), ValueError),
     "trees that are none": (lambda: sum_of(surface.compiled_rules()), TypeError),
-    "a feature that there is not": (lambda: tree(feature=5).answers(np.zeros(5, dtype=np.float32)), IndexError),
+    "a feature that there is not": (lambda: tree(feature=5).sum(np.zeros(5, dtype=np.float32)), IndexError),
     "a feature below 0": (lambda: tree(feature=-1), ValueError),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-/* Oblivious trees, as routers/parts.py has them: features -> what each tree answers. */
+/* Oblivious trees, as routers/parts.py has them: features -> the sum of what each tree answers. */
 #include "objects.h"
 
 #include <string.h>
@@ -27,17 +27,15 @@ double trees_add_up(PyObject *object, const float *form) {
 
 size_t trees_need(PyObject *object) { return (size_t)(((const Trees *)object)->highest + 1); }
 
-static PyObject *trees_answers(PyObject *object, PyObject *array) {
-    const Trees *self = (const Trees *)object;
+static PyObject *trees_sum(PyObject *object, PyObject *array) {
+    const Py_ssize_t need = (Py_ssize_t)(trees_need(object) * sizeof(float));
     Py_buffer form;
-    float *out;
     if (read_array(array, 'f', &form)) return NULL;
     PyObject *made = NULL;
-    if (self->highest >= form.len / (Py_ssize_t)sizeof(float))
-        PyErr_Format(PyExc_IndexError, "wants feature %d", (int)self->highest);
+    if (form.len < need)
+        PyErr_Format(PyExc_IndexError, "wants %zd features", need / (Py_ssize_t)sizeof(float));
     else
-        made = new_floats((Py_ssize_t)self->count, &out);
-    for (size_t tree = 0; made && tree < self->count; tree++) out[tree] = answer(self, tree, form.buf);
+        made = PyFloat_FromDouble(trees_add_up(object, form.buf));
     PyBuffer_Release(&form);
     return made;
 }
@@ -90,7 +88,7 @@ static PyObject *trees_new(PyTypeObject *type, PyObject *arguments, PyObject *na
 }
 
 static PyMethodDef trees_methods[] = {
-    {"answers", trees_answers, METH_O, "answers(form: array of float32) -> bytearray\n\nA value a tree: an array of float32."},
+    {"sum", trees_sum, METH_O, "sum(form: array of float32) -> float\n\nWhat the trees answer, added up one after another."},
     {NULL, NULL, 0, NULL},
 };
 
