@@ -27,6 +27,7 @@ class Ready(msgspec.Struct, frozen=True, gc=False):
 _REMEMBERED_NAMES = 256
 """Model names that were read once, as clients ask for few."""
 
+
 class Pending(msgspec.Struct, frozen=True, gc=False):
     """A decision that waits for a score."""
 
