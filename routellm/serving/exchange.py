@@ -164,7 +164,10 @@ class Exchange:
         if self.gone:
             return
         if message["type"] == "http.response.start":
-            protocol.write(self._head(message["status"], joined(list(message.get("headers", ())))))
+            headers = list(message.get("headers", ()))
+            if [name for name, _ in headers].count(b"set-cookie") > 1:
+                raise RuntimeError("a reply sets several cookies, which don't go into one header")
+            protocol.write(self._head(message["status"], joined(headers)))
             return
         more = message.get("more_body", False)
         if piece := self._framed(message.get("body", b""), more=more):
