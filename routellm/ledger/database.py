@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
@@ -131,10 +133,27 @@ def _check_file(path: Path, url: str, *, create: bool) -> None:
         ) from error
 
 
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Have readers and the writer not wait for each other.
+
+    Where another process has begun to write, as one does that opens a new file at the same moment, SQLite refuses this at
+    once, whatever its own patience.
+    """
+    until = monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > until:
+                raise
+            sleep(0.01)
+
+
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     try:
-        cursor.execute("PRAGMA journal_mode = WAL")  # readers and the writer don't wait for each other
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing; a power cut the last moments
     finally:
         cursor.close()

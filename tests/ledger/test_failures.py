@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -103,6 +105,24 @@ assert ledger.flush(20)
 ledger.close()
 print(number, ledger.status().written, ledger.status().dropped)
 """
+
+
+def test_a_new_file_that_another_process_writes_to_at_this_moment_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "ledger.sqlite"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    soon = threading.Timer(0.2, other.execute, ("COMMIT",))
+    soon.start()
+    ledger = opened(str(file))
+    assert caplog.messages == []
+    ledger.record(made(0))
+    assert ledger.flush(PATIENCE)
+    ledger.close()
+    soon.join()
+    other.close()
+    assert len(stored(str(file))) == 1
 
 
 def test_a_full_disk_drops_what_finds_no_room_and_ends(sqlite_url: str) -> None:
