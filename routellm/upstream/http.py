@@ -19,8 +19,9 @@ from routellm.upstream.masked import without_key
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
+    from routellm.upstream.answer import Answer
     from routellm.upstream.proxied import ProxiedAnswer, ProxiedPool
-    from routellm.upstream.wire import Answer, Pool
+    from routellm.upstream.wire import Pool
 
     AnyAnswer: TypeAlias = Answer | ProxiedAnswer
 

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import pytest
 
-from routellm.upstream.wire import MAX_HEAD_BYTES, Answer, ConnectTimeoutError, NoAnswerError, Pool, WireError
+from routellm.upstream.answer import Answer
+from routellm.upstream.wire import MAX_HEAD_BYTES, ConnectTimeoutError, NoAnswerError, Pool, WireError
 from tests.conftest import require
 
 T = TypeVar("T")
