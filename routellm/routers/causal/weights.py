@@ -74,7 +74,7 @@ class Weights:
 
         Args:
             name: one that was checked.
-                into: a contiguous array of its shape, which is filled and returned.
+            into: a contiguous array of its shape, which is filled and returned.
         """
         kind, held = self._tensors[name]
         out = np.empty(held.shape, dtype=np.float32) if into is None else into
