@@ -66,6 +66,9 @@ class Parts:
         scale: NDArray[Any],
         on_embedding: NDArray[Any],
         on_form: NDArray[Any],
+        bias: NDArray[Any],
+        options: int,
+        listed: float,
         clip: float,
         /,
     ) -> None: ...

@@ -21,7 +21,8 @@ MAX_CHARACTERS = 4096
 
 
 class StaticEmbedder(Embedder):
-    """Sums rows of a static token table distilled from all-MiniLM-L6-v2. Needs no network and no extra.
+    """Sums rows of a static token table distilled from all-MiniLM-L6-v2 and from a language model's states. Needs no network
+    and no extra.
 
     A vector has length 1, or is all zeros where the prompt holds no known token. Safe to share between threads.
 

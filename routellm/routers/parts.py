@@ -3,6 +3,7 @@
     log-odds of a strong win = bias + linear(embedding, form) + words(words) + trees(form) + weights . prior log-odds
 
 Each part was fitted by itself to the same labels; what one of them takes for signal and is noise, the others don't share.
+Prompts that list options can have a linear part and a bias of their own: what is so of exam questions need not be of others.
 """
 
 from __future__ import annotations
@@ -19,11 +20,18 @@ from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.form import RULES as FORM_RULES
 from routellm.embeddings.kernel import COMPILED, scan
 from routellm.embeddings.linear import dot_in_order
+from routellm.embeddings.surface import SURFACE_NAMES
 from routellm.routers.routers import CONSTANT_PART
 from routellm.routers.views import View
 
 CLIP = 4.0
 """Standardised features of form are cut off there, so that one odd prompt is not ranked by a single number."""
+
+OPTIONS = SURFACE_NAMES.index("options")
+"""Which feature of form counts marks of options such as "A." and "(a)"."""
+
+LISTED = 0.3
+"""Above this, as it comes, a prompt lists options: two marks give .37; one, .23, may be the end of "vitamin C."."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +98,12 @@ class Parts:
 
     Attributes:
         form_mean, form_scale: float32, shape (n_form,): standardise features of form.
-        embedding, form, words, prior: float32 weights of the embedding, of the standardised features of form, of words and of
-            the prior routers' log-odds.
+        embedding, form: float32 weights of the embedding, shape (r, dim), and of the standardised features of form, shape
+            (r, n_form). With r = 1 the one row is for all prompts. With r = 2 the first is for prompts that list no options
+            and the second for those that do; each is the whole sum, not what it adds to the other.
+        words, prior: float32 weights of words and of the prior routers' log-odds.
         trees: on the standardised features of form.
-        bias: the constant part.
+        bias: the constant part: float32, shape (r,), with the rows of `embedding` and `form`.
     """
 
     form_mean: Vector
@@ -103,7 +113,11 @@ class Parts:
     words: Vector
     prior: Vector
     trees: Trees
-    bias: float
+    bias: Vector
+
+    def row_of(self, form: Vector) -> int:
+        """Which row of `embedding`, `form` and `bias` is for a prompt with these features of form, as they come."""
+        return int(len(self.bias) > 1 and lists_options(form))
 
     def standardised(self, form: Vector) -> Vector:
         """Features of form with mean 0 and scale 1, cut off at `CLIP`; the last axis is that of the features."""
@@ -111,41 +125,49 @@ class Parts:
 
     def log_odds(self, view: View) -> float:
         """The log-odds of one prompt."""
-        form = self.standardised(view.form)
-        linear = dot_in_order(self.embedding, view.embedding) + dot_in_order(self.form, form)
-        return self.with_rest(linear + self.trees.predict(form), view.words, view.prior)
+        row, form = self.row_of(view.form), self.standardised(view.form)
+        linear = dot_in_order(self.embedding[row], view.embedding) + dot_in_order(self.form[row], form)
+        return self.with_rest(float(self.bias[row]) + (linear + self.trees.predict(form)), view.words, view.prior)
 
     def with_rest(self, seen: float, words: Vector, prior: Vector) -> float:
-        """The log-odds, where what the embedding and the form add is known."""
+        """The log-odds, where what the bias, the embedding and the form come to is known."""
         for weights, values in ((self.words, words), (self.prior, prior)):
             if len(weights):
                 seen += dot_in_order(weights, values)
-        return self.bias + seen
+        return seen
 
     def compiled(self, features: PromptFeatures) -> Callable[[str], float] | None:
         """What gives `seen` for a prompt, read by these features; None where the kernel can't."""
         trees = self.trees.kernel
         if features.reader is None or FORM_RULES is None or trees is None:
             return None
-        mean, scale, on_embedding, on_form = map(
-            np.ascontiguousarray, (self.form_mean, self.form_scale, self.embedding, self.form)
+        mean, scale, on_embedding, on_form, bias = map(
+            np.ascontiguousarray, (self.form_mean, self.form_scale, self.embedding, self.form, self.bias)
         )
-        kernel = scan.Parts(features.reader, FORM_RULES, trees, mean, scale, on_embedding, on_form, CLIP)
+        kernel = scan.Parts(
+            features.reader, FORM_RULES, trees, mean, scale, on_embedding, on_form, bias, OPTIONS, LISTED, CLIP
+        )
         return lambda prompt: kernel.sum(*features.reading(prompt))
 
     def explain(self, view: View, form_names: tuple[str, ...], prior_names: tuple[str, ...]) -> dict[str, float]:
         """What adds up to the log-odds of one prompt, by name."""
-        form = self.standardised(view.form)
+        row, form = self.row_of(view.form), self.standardised(view.form)
         explained = {
-            CONSTANT_PART: self.bias,
-            "embedding": float(self.embedding.dot(view.embedding)),
+            CONSTANT_PART: float(self.bias[row]),
+            "embedding": float(self.embedding[row].dot(view.embedding)),
             "words": float(self.words.dot(view.words)),
             "trees": self.trees.predict(form),
         }
-        explained |= {f"form: {name}": float(part) for name, part in zip(form_names, self.form * form, strict=True)}
+        explained |= {f"form: {name}": float(part) for name, part in zip(form_names, self.form[row] * form, strict=True)}
         return explained | {
             f"router: {name}": float(part) for name, part in zip(prior_names, self.prior * view.prior, strict=True)
         }
+
+
+def lists_options(form: Vector) -> NDArray[np.bool_]:
+    """Whether prompts with these features of form, as they come, list options; the last axis is that of the features."""
+    listing: NDArray[np.bool_] = form[..., OPTIONS] > LISTED
+    return listing
 
 
 def standardise(form: Vector, mean: Vector, scale: Vector) -> Vector:

@@ -123,7 +123,7 @@ def tensors_of(parts: Parts) -> dict[str, NDArray[Any]]:
         "form": parts.form,
         "words": parts.words,
         "prior": parts.prior,
-        "bias": np.array([parts.bias], dtype=np.float32),
+        "bias": parts.bias,
         "trees.feature": parts.trees.feature,
         "trees.threshold": parts.trees.threshold,
         "trees.value": parts.trees.value,
@@ -146,15 +146,21 @@ def _read_parts(checkpoint: Checkpoint, viewer: Viewer, remedy: str) -> Parts:
         if name not in found:
             raise CheckpointError(f"{checkpoint.path}: the tensor {name!r} is missing. {remedy}")
     feature, threshold, value = (found[f"trees.{name}"] for name in ("feature", "threshold", "value"))
-    n_form = len(viewer.form_names)
-    widths = {
-        "form_mean": n_form, "form_scale": n_form, "form": n_form, "embedding": viewer.features.embedder.dim,
-        "words": BUCKETS if viewer.words else 0, "prior": len(viewer.priors), "bias": 1,
+    n_form, rows = len(viewer.form_names), found["bias"].size
+    if rows not in (1, 2):
+        raise CheckpointError(
+            f"{checkpoint.path}: the tensor 'bias' has {rows} rows; there must be 1, or 2, the second for prompts that list "
+            f"options. {remedy}"
+        )
+    wanted = {
+        "form_mean": (n_form,), "form_scale": (n_form,),
+        "embedding": (rows, viewer.features.embedder.dim), "form": (rows, n_form), "bias": (rows,),
+        "words": (BUCKETS if viewer.words else 0,), "prior": (len(viewer.priors),),
     }  # fmt: skip
-    fits = [found[name].shape == (width,) for name, width in widths.items()]
+    fits = [found[name].shape == shape for name, shape in wanted.items()]
     if not all(fits) or not trees_fit(feature, threshold, value):
         shapes = {name: tensor.shape for name, tensor in found.items()}
-        raise CheckpointError(f"{checkpoint.path}: the tensors' shapes don't fit together: {shapes}.")
+        raise CheckpointError(f"{checkpoint.path}: the tensors' shapes don't fit together: {shapes}. {remedy}")
     if not trees_fit(feature, threshold, value, n_form) or not np.all(found["form_scale"] > 0):
         raise CheckpointError(f"{checkpoint.path}: its trees ask for features that there are not, or a scale is not above 0.")
     return Parts(
@@ -165,7 +171,7 @@ def _read_parts(checkpoint: Checkpoint, viewer: Viewer, remedy: str) -> Parts:
         words=found["words"],
         prior=found["prior"],
         trees=Trees(feature, threshold, value),
-        bias=float(found["bias"][0]),
+        bias=found["bias"],
     )
 
 

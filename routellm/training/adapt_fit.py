@@ -237,10 +237,10 @@ def combine(scale: Scale, learned: Learned, weights: Mix, slope: float, bias: fl
     return Parts(
         form_mean=scale.mean,
         form_scale=scale.spread,
-        embedding=(linear * learned.embedding).astype(np.float32),
-        form=(linear * learned.form).astype(np.float32),
+        embedding=(linear * learned.embedding).astype(np.float32)[None],  # one row, for all prompts
+        form=(linear * learned.form).astype(np.float32)[None],
         words=(words * learned.words).astype(np.float32),
         prior=(slope * weights.prior).astype(np.float32),
         trees=Trees(trees.feature, trees.threshold, (np.float32(boosted) * trees.value).astype(np.float32)),
-        bias=float(np.float32(bias)),  # as it is saved
+        bias=np.array([bias], dtype=np.float32),
     )

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +16,15 @@ from routellm.embeddings.truncation import HEAD, TRUNCATIONS, TokenIds
 from routellm.errors import ConfigError, MissingExtraError
 from routellm.routers.bert import MODEL as ONNX
 from routellm.routers.bert import BertRouter, OnnxClassifier
-from routellm.training.bert_data import Examples, Rows, Settings, make_examples, sample_for_checks
-from routellm.training.gain_fit import check_across
+from routellm.training.bert_data import Examples, IdsOf, Rows, Settings, make_examples, sample_for_checks
+from routellm.training.gain_kinds import check_kinds
 from routellm.training.pinned import HASHES, MODEL, REVISION
+from routellm.training.reading import file_hashes
 from routellm.training.schedule import check_schedule, schedule_of
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
+
+if TYPE_CHECKING:
+    from routellm.training.bert_model import PromptClassifier
 
 LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
 EXTRAS = "torch,distill"
@@ -32,7 +36,8 @@ class BertTrainer(Trainer):
     """Fine-tunes all-MiniLM-L6-v2, or another encoder of BERT's kind.
 
     Ties are trained on, as a class of their own. Rows of sources are drawn in proportion to the square root of the sources'
-    sizes, and each source has an offset of the logits that is dropped afterwards.
+    sizes, and each source has an offset of the logits that is dropped afterwards. With `--states` the encoder learns from no
+    comparison, see `bert_states`.
     """
 
     summary = "a three-way sequence classifier (strong wins, tie, weak wins), fine-tuned from a small encoder"
@@ -60,6 +65,9 @@ class BertTrainer(Trainer):
             help="at the end, fit the last layer anew to all training rows, each kind of comparison apart")  # fmt: skip
         add("--across", nargs="+", default=[], metavar="KIND",
             help="with --refit-head: kinds whose sources can be compared with each other (default: none)")  # fmt: skip
+        add("--states", metavar="FILE",
+            help="let the encoder learn a language model's states of prompts (python -m routellm.training.language_states) in "
+            "place of the comparisons; these then fit the last layer, as with --refit-head")  # fmt: skip
         add("--no-source-intercepts", action="store_true", help="learn no offset per source of data")
         add("--save-every", type=int, default=defaults.save_every, metavar="STEPS",
             help="steps between the states that --resume goes on from (default: %(default)s)")  # fmt: skip
@@ -79,7 +87,7 @@ class BertTrainer(Trainer):
         folder = bert_model.find_encoder(arguments.encoder)
         tokens = TokenIds(folder / TOKENIZER, arguments.max_length, arguments.truncation)
         examples, held = make_examples(data.rows, data.held, data.strong, data.weak, tokens.of_batch)
-        check_across(arguments.across, examples.sources)
+        check_kinds("--across", arguments.across, examples.sources)
         training, checking = np.flatnonzero(~held), np.flatnonzero(held)
         checking = sample_for_checks(examples, checking, arguments.check_size, data.seed)
         report(_describe(examples, training, checking))
@@ -88,14 +96,16 @@ class BertTrainer(Trainer):
         if arguments.max_length > positions:
             raise ConfigError(f"--max-length is {arguments.max_length}; the encoder reads {positions} tokens at most.")
         bert_model.freeze(model, arguments.frozen_layers)
-        schedule = schedule_of(arguments, len(training), data.seed)
-        settings = Settings(**schedule, head_learning_rate=arguments.head_learning_rate)
-        described = {**_about_encoder(arguments, folder), **asdict(settings), **_about_head(arguments)}
+        settings = _settings(arguments, len(training), data.seed)
         fit = bert_fit.Fit(model, examples, training, checking, settings, work / STATE)
-        if arguments.resume:
-            fit.resume()
-        fit.run(report)
-        if arguments.refit_head:
+        if arguments.states:
+            settings, metrics = _learn_states(model, tokens.of_batch, arguments, data.seed, work / STATE, report)
+        else:
+            if arguments.resume:
+                fit.resume()
+            fit.run(report)
+            metrics = {**fit.progress.metrics(), "validation_loss_of_offsets_alone": fit.loss_of_offsets_alone}
+        if arguments.refit_head or arguments.states:
             bert_refit.refit_head(model, examples, training, bert_fit.TOKENS_AT_ONCE, arguments.across)
 
         logits, rates = fit.logits(checking), examples.share @ examples.class_rates(training)
@@ -109,13 +119,8 @@ class BertTrainer(Trainer):
             tensors={},
             meta={"max_length": arguments.max_length, "truncation": arguments.truncation, "max_positions": positions},
             files=files,
-            settings=described,
-            metrics={
-                **fit.progress.metrics(),
-                "validation_loss_of_offsets_alone": fit.loss_of_offsets_alone,
-                **near,
-                "base_rates": dict(zip(RATES, rates.tolist(), strict=True)),
-            },
+            settings={**_about_encoder(arguments, folder), **asdict(settings), **_about_head(arguments)},
+            metrics={**metrics, **near, "base_rates": dict(zip(RATES, rates.tolist(), strict=True))},
         )
 
 
@@ -123,7 +128,7 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     check_schedule(arguments, rates=["head_learning_rate"])
     if arguments.max_length < 3:
         raise ConfigError(f"--max-length is {arguments.max_length}; two tokens are special, so it must be at least 3.")
-    if arguments.across and not arguments.refit_head:
+    if arguments.across and not (arguments.refit_head or arguments.states):
         raise ConfigError("--across says how --refit-head fits; give that too.")
 
 
@@ -133,6 +138,29 @@ def _check_libraries() -> None:
             import_module(name)
         except ImportError as error:
             raise MissingExtraError(f"Training a bert router (which imports {name})", EXTRAS) from error
+
+
+def _settings(arguments: argparse.Namespace, rows: int, seed: int) -> Settings:
+    return Settings(**schedule_of(arguments, rows, seed), head_learning_rate=arguments.head_learning_rate)
+
+
+def _learn_states(
+    model: PromptClassifier, ids_of: IdsOf, arguments: argparse.Namespace, seed: int, state: Path, report: Report
+) -> tuple[Settings, dict[str, float]]:
+    """Train the encoder on `--states`; returns the settings of the run and what came of it."""
+    from routellm.training.bert_states import StateFit, state_examples
+
+    examples, training, checking = state_examples(arguments.states, ids_of, arguments.check_size, seed)
+    settings = _settings(arguments, len(training), seed)
+    report(f"{len(training):,} states to learn, {len(checking):,} to check; losses are the share of variance not explained")
+    fit = StateFit(model, examples, training, checking, settings, state)
+    if arguments.resume:
+        fit.resume()
+    if fit.progress.step == 0:
+        fit.start()
+        report(f"before the first step: {fit.validation_loss(checking):.4f}")
+    fit.run(report)
+    return settings, fit.metrics()
 
 
 def _about_encoder(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -149,7 +177,12 @@ def _about_encoder(arguments: argparse.Namespace, folder: Path) -> dict[str, Any
 
 
 def _about_head(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {"refit_head": arguments.refit_head, "across": arguments.across}
+    hashes = file_hashes([arguments.states] if arguments.states else [])
+    return {
+        "states": ", ".join(f"{name}, {found}" for name, found in hashes.items()) or None,
+        "refit_head": bool(arguments.refit_head or arguments.states),
+        "across": arguments.across,
+    }
 
 
 def _describe(examples: Examples, training: Rows, checking: Rows) -> str:

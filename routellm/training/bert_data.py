@@ -103,7 +103,7 @@ def make_examples(
     prompts = [prompt for prompt, _ in merged]
     examples = Examples(
         prompts,
-        _tokenise(prompts, ids_of),
+        token_ids(prompts, ids_of),
         counts / weight[:, None],
         weight / mean[source],
         source,
@@ -113,7 +113,8 @@ def make_examples(
     return examples, for_validation
 
 
-def _tokenise(prompts: Sequence[str], ids_of: IdsOf) -> list[NDArray[np.int32]]:
+def token_ids(prompts: Sequence[str], ids_of: IdsOf) -> list[NDArray[np.int32]]:
+    """Each prompt's token ids; equal prompts share one array."""
     distinct = list(dict.fromkeys(prompts))
     ids: dict[str, NDArray[np.int32]] = {}
     for start in range(0, len(distinct), _TOKENISED_AT_ONCE):

@@ -50,7 +50,7 @@ class Fit(FineTuning):
         self.offsets = nn.Parameter(torch.tensor(np.log(rates), dtype=torch.float32))
         self.offsets.requires_grad = settings.source_intercepts
         trained = {name: each for name, each in model.named_parameters() if each.requires_grad} | {"offsets": self.offsets}
-        groups = _groups(trained, settings)
+        groups = parameter_groups(trained, settings)
         super().__init__(model, trained, groups, examples, training, checking, settings, state, TOKENS_AT_ONCE)
         self.loss_of_offsets_alone = self.loss(checking, 0.0)
         torch.manual_seed(settings.seed)
@@ -86,8 +86,12 @@ class Fit(FineTuning):
         return logits
 
 
-def _groups(trained: Mapping[str, Tensor], settings: Settings) -> list[dict[str, Any]]:
-    """Parameters by learning rate and decay; biases, scales and offsets are not decayed."""
+def parameter_groups(trained: Mapping[str, Tensor], settings: Settings) -> list[dict[str, Any]]:
+    """Parameters by learning rate and decay; biases, scales and offsets are not decayed.
+
+    Args:
+        trained: by name; those of the encoder begin with `encoder.`.
+    """
     kinds: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in trained.items():
         if parameter.requires_grad:

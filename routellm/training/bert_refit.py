@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from routellm.training.bert_data import Examples, Rows, by_length, pad
 from routellm.training.bert_model import PromptClassifier
-from routellm.training.gain_fit import balanced, centred, kind_of
+from routellm.training.gain_fit import balanced, centred, platt
+from routellm.training.gain_kinds import kind_of
 
 Floats = NDArray[np.float64]
 
@@ -30,17 +31,21 @@ def pooled_vectors(model: PromptClassifier, examples: Examples, rows: Rows, toke
     """What the encoder makes of each row's prompt: shape (len(rows), width)."""
     model.eval()
     found = np.empty((len(examples.ids), model.head.in_features))
+    first_of: dict[int, int] = {}  # rows of one prompt share one array of ids
+    first = np.array([first_of.setdefault(id(examples.ids[row]), row) for row in rows.tolist()])
     with torch.inference_mode():
-        for part in by_length(examples, rows, tokens_at_once):
+        for part in by_length(examples, np.unique(first), tokens_at_once):
             ids, mask = pad(examples, part)
             found[part] = model.pooled(torch.from_numpy(ids), torch.from_numpy(mask)).double().numpy()
-    return found[rows]
+    return np.asarray(found[first])
 
 
 def refit_head(
     model: PromptClassifier, examples: Examples, rows: Rows, tokens_at_once: int, across: Collection[str] = ()
 ) -> None:
-    """Replace the model's last layer by one fitted to `rows`; log-odds keep the spread that they have on these.
+    """Replace the model's last layer by one fitted to `rows`.
+
+    Log-odds keep the spread that they have on these; of a layer that was never trained they get the likeliest one.
 
     The target is the share of wins less that of losses, centred within each source.
 
@@ -63,7 +68,12 @@ def refit_head(
         if told > _LEAST_SPREAD:
             direction += found / told
     direction /= scale
-    direction *= spread / max(float((vectors @ direction).std()), _LEAST_SPREAD)
+    direction /= max(float((vectors @ direction).std()), _LEAST_SPREAD)
+    if spread < _LEAST_SPREAD:
+        weights = balanced(examples.source[rows])
+        scores = centred(vectors @ direction, examples.source[rows], weights)
+        spread, _ = platt(scores, examples.targets[rows, 0], weights)
+    direction *= spread
     with torch.no_grad():
         model.head.weight.zero_()
         model.head.weight[0] = torch.from_numpy(direction)

@@ -6,6 +6,10 @@ between them. So comparisons come in kinds (what stands before the slash in a so
 regression on embedding and form and boosted trees on form, and their scores, each divided by its spread, are added up. A kind
 is fitted within its sources, whose base rates say more of how they were made than of the prompt, unless `--across` names it.
 
+What is so of exam questions need not be of other prompts. A kind that `--options-only` names is fitted on the prompts that
+list options, by a ridge regression without trees, and counts for such prompts only. It is centred on them, so that listing
+options by itself moves a prompt neither up nor down. `--kind-weight` makes kinds count for more, or for less.
+
 `gain_accurate` adds the log-odds of another router, `bert` if nothing else is said, divided by their spread as well.
 `gain_fast` can learn some of what that router knows (`--teacher bert`): a student of its log-odds joins the sum. That takes no
 labels, so the student learns from further prompts too (`--teacher-prompts`).
@@ -17,7 +21,6 @@ fitted here then sees the training prompts that way.
 from __future__ import annotations
 
 import argparse
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,14 @@ from routellm.embeddings.features import PromptFeatures
 from routellm.errors import ConfigError, DataError
 from routellm.routers.gain import AccurateGainRouter, FastGainRouter
 from routellm.routers.padding import padding_tensors
+from routellm.routers.parts import lists_options
 from routellm.routers.parts_router import meta_of, tensors_of
 from routellm.routers.routers import Router, build_router
 from routellm.routers.views import Viewer
 from routellm.training.adapt_fit import Scale
 from routellm.training.dataset import held_prompts
-from routellm.training.gain_fit import Floats, balanced, check_across, fit_members, fold, gather, platt
+from routellm.training.gain_fit import Floats, balanced, fit_members, fold, gather, platt
+from routellm.training.gain_kinds import KindSettings, add_kind_arguments, check_above_0
 from routellm.training.gain_padding import learn_padding
 from routellm.training.teaching import add_teacher_arguments, check_teacher, learn
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
@@ -54,7 +59,7 @@ class FastGainTrainer(Trainer):
         self._check(arguments)
         gains = gather(data.rows, data.strong, data.weak)
         kinds = gains.kinds()
-        check_across(arguments.across, gains.sources)
+        kind_settings = KindSettings.of(arguments, gains.sources)
         priors = self._priors(arguments)
         features = PromptFeatures(load_embedder(arguments.embedding_model))
         held = held_prompts(data.rows, data.held)
@@ -64,19 +69,19 @@ class FastGainTrainer(Trainer):
         viewer = Viewer(features, built, words=False, padding=padding)
         report(f"looking at {len(gains.prompts):,} prompts")
         seen = viewer.see_batch(gains.prompts)
-        scale = Scale.of(seen.form[~is_held])
+        scale, listing = Scale.of(seen.form[~is_held]), lists_options(seen.form)
         view = scale.standardised(seen)
         report(f"fitting {len(kinds)} kinds of comparisons: {', '.join(kinds)}")
         fitting = np.flatnonzero(~is_held[gains.prompt])
-        members = fit_members(gains, view, fitting, arguments.across, arguments.penalty, data.seed)
-        settings = {"kinds": list(kinds), "across": arguments.across, "penalty": arguments.penalty, **about}
+        members = fit_members(gains, view, listing, fitting, kind_settings, arguments.penalty, data.seed)
+        settings = {"kinds": list(kinds), **kind_settings.about(), "penalty": arguments.penalty, **about}
         metrics: dict[str, Any] = {}
         if arguments.teacher:
             lesson = learn(arguments, viewer, scale, gains.prompts, view, is_held, data.seed, report)
-            members = members.joined_by(lesson.student, arguments.teacher_weight, view)
+            members = members.joined_by(lesson.student, arguments.teacher_weight, view, listing)
             settings |= lesson.about
             metrics["correlation_with_teacher"] = lesson.correlation
-        scores = members.scores(view)
+        scores = members.scores(view, listing)
         share = 1.0 / max(float(scores.std()), 1e-9)
         weights = self._prior_weights(arguments, view.prior.astype(np.float64))
         mixed = share * scores + view.prior @ weights
@@ -98,7 +103,7 @@ class FastGainTrainer(Trainer):
         )
 
     def _check(self, arguments: argparse.Namespace) -> None:
-        _check_above_0("--penalty", arguments.penalty)
+        check_above_0("--penalty", arguments.penalty)
         check_teacher(arguments)
 
     def _priors(self, arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -128,8 +133,8 @@ class AccurateGainTrainer(FastGainTrainer):
             help="how much of it, beside everything else as 1 (default: 1)")  # fmt: skip
 
     def _check(self, arguments: argparse.Namespace) -> None:
-        _check_above_0("--penalty", arguments.penalty)
-        _check_above_0("--prior-weight", arguments.prior_weight)
+        check_above_0("--penalty", arguments.penalty)
+        check_above_0("--prior-weight", arguments.prior_weight)
 
     def _priors(self, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         given = {"checkpoint_path": arguments.prior_path} if arguments.prior_path else {}
@@ -140,21 +145,13 @@ class AccurateGainTrainer(FastGainTrainer):
 
 
 def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    add_kind_arguments(parser)
     add = parser.add_argument
-    add("--across", nargs="+", default=[], metavar="KIND",
-        help="kinds of comparisons (what stands before the slash in a source's name) whose sources differ in how often "
-        "the strong model wins because of their prompts; sources of other kinds are each taken for themselves",
-    )  # fmt: skip
     add("--penalty", type=float, default=1.0, help="of the ridge regressions, a row's weight as unit (default: 1)")
     add("--padding-prompts", metavar="FILE",
         help="learn to leave out of a prompt what was put around its question, from these prompts and those of the data; "
         "no labels needed (default: whatever stands in a prompt counts)")  # fmt: skip
     add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static, the bundled one)")
-
-
-def _check_above_0(flag: str, value: float) -> None:
-    if not 0 < value < inf:
-        raise ConfigError(f"{flag} is {value:g}; it must be a number above 0.")
 
 
 def _build_prior(entry: dict[str, Any]) -> Router:

@@ -5,19 +5,20 @@ Least squares on wins less losses, since APGR is linear in the gap: a ranking by
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from routellm.embeddings.base import Vector
-from routellm.errors import ConfigError, DataError, did_you_mean
+from routellm.errors import DataError
 from routellm.routers.parts import Parts, Trees
 from routellm.routers.views import View
 from routellm.training.adapt_fit import Scale, logistic_line
 from routellm.training.boosting import TreeSettings, fit_trees, joined
 from routellm.training.dataset import weigh_outcomes
+from routellm.training.gain_kinds import KindSettings, kind_of
 from routellm.training.preferences import Preference
 
 Floats = NDArray[np.float64]
@@ -59,24 +60,6 @@ class Gains:
         return {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
 
 
-def kind_of(source: str) -> str:
-    """The kind of a source's comparisons: what stands before the slash in its name."""
-    return source.partition("/")[0] if "/" in source else ""
-
-
-def check_across(across: Collection[str], sources: Collection[str]) -> None:
-    """Check `--across` against the data's sources.
-
-    Raises:
-        ConfigError: it names a kind that none of them is of.
-    """
-    kinds = sorted(set(map(kind_of, sources)))
-    for kind in across:
-        if kind not in kinds:
-            known = ", ".join(map(repr, kinds))
-            raise ConfigError(f"--across names the kind {kind!r}{did_you_mean(kind, kinds)}; the data have: {known}.")
-
-
 def gather(rows: Sequence[Preference], strong: str, weak: str) -> Gains:
     """Take the comparisons of the pair together, by prompt and source.
 
@@ -104,14 +87,15 @@ def gather(rows: Sequence[Preference], strong: str, weak: str) -> Gains:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A ridge regression: float64 weights of the embedding and of the standardised features of form."""
+    """A ridge regression: float64 weights of the embedding and of the standardised features of form, and a constant."""
 
     embedding: Floats
     form: Floats
+    constant: float = 0.0
 
     def scores(self, view: View) -> Floats:
-        """Shape (n,), without a constant."""
-        return np.asarray(view.embedding @ self.embedding + view.form @ self.form, dtype=np.float64)
+        """Shape (n,)."""
+        return np.asarray(view.embedding @ self.embedding + view.form @ self.form + self.constant, dtype=np.float64)
 
 
 def balanced(source: NDArray[np.int64]) -> Floats:
@@ -154,51 +138,81 @@ def fit_boosted(form: Vector, target: Floats, groups: NDArray[np.int64], weights
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The fitted models, each with the spread that its scores are divided by."""
+    """The fitted models, each with what its scores are divided by: their spread over the weight of its kind.
 
-    linear: list[tuple[Linear, float]]
-    boosted: list[tuple[Trees, float]]
+    Attributes:
+        linear, boosted: count for all prompts.
+        options_only: count for prompts that list options.
+    """
 
-    def scores(self, view: View) -> Floats:
-        """The sum of all scores, shape (n,)."""
+    linear: list[tuple[Linear, float]] = field(default_factory=list)
+    boosted: list[tuple[Trees, float]] = field(default_factory=list)
+    options_only: list[tuple[Linear, float]] = field(default_factory=list)
+
+    def scores(self, view: View, listing: NDArray[np.bool_]) -> Floats:
+        """The sum of all scores, shape (n,); `listing` says which of the n prompts list options."""
         total = np.zeros(len(view))
-        for linear, spread in self.linear:
-            total += linear.scores(view) / spread
-        for trees, spread in self.boosted:
-            total += trees.predict_batch(view.form) / spread
+        for linear, divisor in self.linear:
+            total += linear.scores(view) / divisor
+        for trees, divisor in self.boosted:
+            total += trees.predict_batch(view.form) / divisor
+        for linear, divisor in self.options_only:
+            total[listing] += linear.scores(view)[listing] / divisor
         return total
 
-    def joined_by(self, student: tuple[Linear, Trees], weight: float, view: View) -> Members:
+    def joined_by(self, student: tuple[Linear, Trees], weight: float, view: View, listing: NDArray[np.bool_]) -> Members:
         """The members and a student, whose scores of `view` get `weight` times the spread of the members' sum."""
         linear, trees = student
-        own = float((linear.scores(view) + trees.predict_batch(view.form)).std())
-        spread = max(own, _LEAST_SPREAD) / (weight * max(float(self.scores(view).std()), _LEAST_SPREAD))
-        return Members([*self.linear, (linear, spread)], [*self.boosted, (trees, spread)])
+        own = _spread(linear.scores(view) + trees.predict_batch(view.form))
+        divisor = own / (weight * _spread(self.scores(view, listing)))
+        return Members([*self.linear, (linear, divisor)], [*self.boosted, (trees, divisor)], self.options_only)
 
 
-def fit_members(gains: Gains, view: View, rows: NDArray[np.intp], across: Sequence[str], penalty: float, seed: int) -> Members:
-    """A ridge regression and trees for each kind of comparison.
+def fit_members(
+    gains: Gains,
+    view: View,
+    listing: NDArray[np.bool_],
+    rows: NDArray[np.intp],
+    kinds: KindSettings,
+    penalty: float,
+    seed: int,
+) -> Members:
+    """A ridge regression and trees for each kind of comparison; only the former for one that is for prompts with options.
 
     Args:
         view: of `gains.prompts`, with standardised features of form.
+        listing: which of `gains.prompts` list options: bool, shape (len(gains.prompts),).
         rows: which rows of `gains` to fit on.
-        across: kinds whose sources are compared as they are.
 
     Raises:
-        DataError: the rows of a kind end all alike.
+        DataError: the rows of a kind end all alike, or no prompt of one that is for prompts with options lists any.
     """
-    members = Members([], [])
+    members = Members()
+    with_options = rows[listing[gains.prompt[rows]]]
     for number, (kind, of_kind) in enumerate(gains.kinds().items()):
-        own = np.intersect1d(of_kind, rows)
+        only = kind in kinds.options_only
+        own = np.intersect1d(of_kind, with_options if only else rows)
+        if only and len(own) == 0:
+            raise DataError(f"No training prompt of the kind {kind!r} lists options; leave it out of --options-only.")
         if len(own) == 0 or np.ptp(gains.gain[own]) < _LEAST_SPREAD:
             raise DataError(f"The training comparisons of the kind {kind!r} end all alike; give more data.")
-        groups = np.zeros(len(own), dtype=np.int64) if kind in across else gains.source[own]
+        groups = np.zeros(len(own), dtype=np.int64) if kind in kinds.across else gains.source[own]
         weights, seen = balanced(gains.source[own]), view.take(gains.prompt[own])
         linear = fit_linear(seen, gains.gain[own], groups, weights, penalty)
+        counts = kinds.weights.get(kind, 1.0)
+        if only:
+            scores, around = linear.scores(view), gains.prompt[with_options]
+            mean = float(np.average(scores[around], weights=balanced(gains.source[with_options])))
+            members.options_only.append((replace(linear, constant=-mean), _spread(scores[listing]) / counts))
+            continue
         trees = fit_boosted(seen.form, gains.gain[own], groups, weights, 10 * seed + number)
-        members.linear.append((linear, max(float(linear.scores(view).std()), _LEAST_SPREAD)))
-        members.boosted.append((trees, max(float(trees.predict_batch(view.form).std()), _LEAST_SPREAD)))
+        members.linear.append((linear, _spread(linear.scores(view)) / counts))
+        members.boosted.append((trees, _spread(trees.predict_batch(view.form)) / counts))
     return members
+
+
+def _spread(scores: Floats) -> float:
+    return max(float(scores.std()), _LEAST_SPREAD)
 
 
 def fit_student(view: View, target: Floats, seed: int) -> tuple[Linear, Trees]:
@@ -225,16 +239,30 @@ def fold(members: Members, share: float, prior: Floats, scale: Scale, slope: flo
         share: what the members' sum is multiplied by, beside `prior`, the weights of the prior routers' log-odds.
     """
     factor = slope * share
-    trees = [Trees(each.feature, each.threshold, np.float32(factor / spread) * each.value) for each, spread in members.boosted]
+    trees = [
+        Trees(each.feature, each.threshold, np.float32(factor / divisor) * each.value) for each, divisor in members.boosted
+    ]
     together = joined(trees)
-    zero = np.zeros(len(scale.mean))
+    rows = [_sum(members.linear, factor)]
+    if members.options_only:
+        rows.append(_sum([*members.linear, *members.options_only], factor))
     return Parts(
         form_mean=scale.mean,
         form_scale=scale.spread,
-        embedding=np.asarray(sum(factor / spread * each.embedding for each, spread in members.linear), dtype=np.float32),
-        form=np.asarray(sum((factor / spread * each.form for each, spread in members.linear), zero), dtype=np.float32),
+        embedding=np.array([row.embedding for row in rows], dtype=np.float32),
+        form=np.array([row.form for row in rows], dtype=np.float32),
         words=np.empty(0, dtype=np.float32),
         prior=(slope * prior).astype(np.float32),
         trees=Trees(together.feature, together.threshold, together.value * np.float32(len(trees))),
-        bias=float(np.float32(bias)),
+        bias=np.array([bias + row.constant for row in rows], dtype=np.float32),
+    )
+
+
+def _sum(linear: list[tuple[Linear, float]], factor: float) -> Linear:
+    """`factor` times the sum of all, each divided by its number."""
+    shares = [(factor / divisor, each) for each, divisor in linear]
+    return Linear(
+        np.sum([share * each.embedding for share, each in shares], axis=0),
+        np.sum([share * each.form for share, each in shares], axis=0),
+        sum(share * each.constant for share, each in shares),
     )

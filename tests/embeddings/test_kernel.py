@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -243,28 +244,43 @@ def test_trees_answer_the_same(depth: int, count: int, seed: int) -> None:
 
 
 @cache
-def parts_and_view() -> tuple[Parts, Viewer]:
-    """Weights and trees of no meaning, on features as they come."""
+def parts_and_view(sorts: int) -> tuple[Parts, Viewer]:
+    """Weights and trees of no meaning, on features as they come; `sorts`: rows of weights."""
     draw = np.random.default_rng(1)
     viewer = Viewer(both_features()[0], {}, words=False)
     width = len(viewer.form_names)
     feature = draw.integers(0, width, (4, 300), dtype=np.int16)
     threshold, value = draw.random((4, 300), dtype=np.float32), draw.standard_normal((300, 16)).astype(np.float32)
-    rows = [draw.standard_normal(size).astype(np.float32) for size in (width, viewer.features.embedder.dim, width)]
-    nothing = np.empty(0, dtype=np.float32)
+    mean, nothing = draw.standard_normal(width).astype(np.float32), np.empty(0, dtype=np.float32)
     scale = draw.random(width, dtype=np.float32) + np.float32(0.05)
-    return Parts(rows[0], scale, rows[1], rows[2], nothing, nothing, Trees(feature, threshold, value), -0.5), viewer
+    shapes = ((sorts, viewer.features.embedder.dim), (sorts, width), (sorts,))
+    on_embedding, on_form, bias = (draw.standard_normal(shape).astype(np.float32) for shape in shapes)
+    return Parts(mean, scale, on_embedding, on_form, nothing, nothing, Trees(feature, threshold, value), bias), viewer
 
 
-@given(ANY_TEXT)
-@example("e\u0301 \ud800 é")
-@example("")
-def test_sums_of_parts_are_the_same(text: str) -> None:
-    parts, viewer = parts_and_view()
+@pytest.mark.parametrize("sorts", [1, 2])
+@given(text=ANY_TEXT)
+@example(text="e\u0301 \ud800 é")
+@example(text="")
+@example(text="Which is it?\nA. red\nB. blue")
+@example(text="Which is it? (A) red (B) blé")
+@example(text="Which is it, red or blue?")
+def test_sums_of_parts_are_the_same(text: str, sorts: int) -> None:
+    parts, viewer = parts_and_view(sorts)
     prompt = without_repeats(text)
     quick = parts.compiled(viewer.features)
     assert quick is not None
     assert parts.with_rest(quick(prompt), *viewer.rest(prompt)) == parts.log_odds(viewer.see(text))
+
+
+def test_a_second_row_of_weights_is_for_prompts_that_list_options() -> None:
+    """Each sum is that of the row alone."""
+    both, viewer = parts_and_view(2)
+    for row, prompt in enumerate(("Which is it, red or blue?", "Which is it?\nA. red\nB. blue")):
+        one = slice(row, row + 1)
+        alone = replace(both, embedding=both.embedding[one], form=both.form[one], bias=both.bias[one])
+        sums = [each(prompt) for each in (both.compiled(viewer.features), alone.compiled(viewer.features)) if each is not None]
+        assert sums == [both.log_odds(viewer.see(prompt))] * 2
 
 
 WRONG = {
@@ -296,6 +312,13 @@ WRONG = {
     "a scale that is no number": (lambda: linear(WEIGHTS).dot("e", None, "1"), TypeError),
     "trees on more features than there are": (lambda: sum_of(tree(feature=60)), ValueError),
     "trees that are none": (lambda: sum_of(surface.compiled_rules()), TypeError),
+    "three rows of weights": (lambda: sum_of(tree(feature=5), rows=(3, 3, 3)), ValueError),
+    "no row of weights": (lambda: sum_of(tree(feature=5), rows=(0, 0, 0)), ValueError),
+    "fewer rows on the embedding": (lambda: sum_of(tree(feature=5), rows=(1, 2, 2)), ValueError),
+    "fewer rows on the form": (lambda: sum_of(tree(feature=5), rows=(2, 1, 2)), ValueError),
+    "fewer constants than rows": (lambda: sum_of(tree(feature=5), rows=(2, 2, 1)), ValueError),
+    "options that are no surface feature": (lambda: sum_of(tree(feature=5), options=surface.SURFACE_DIM), ValueError),
+    "options below 0": (lambda: sum_of(tree(feature=5), options=-1), ValueError),
     "a feature that there is not": (lambda: tree(feature=5).sum(np.zeros(5, dtype=np.float32)), IndexError),
     "a feature below 0": (lambda: tree(feature=-1), ValueError),
 }  # fmt: skip
@@ -315,10 +338,13 @@ def linear(weights: Vector) -> scan.Linear:
     return scan.Linear(reader, weights)
 
 
-def sum_of(trees: Any) -> scan.Parts:
+def sum_of(trees: Any, rows: tuple[int, int, int] = (1, 1, 1), options: int = 0) -> scan.Parts:
+    """`rows`: of the weights on the embedding, of those on the form, and constants."""
     reader, row = both_features()[0].reader, np.ones(60, dtype=np.float32)
     assert reader is not None
-    return scan.Parts(reader, form.compiled_rules(), trees, row, row, WEIGHTS[:256], row, 4.0)
+    widths = ((256,), (60,), ())
+    weights = [np.ones((count, *width), dtype=np.float32) for count, width in zip(rows, widths, strict=True)]
+    return scan.Parts(reader, form.compiled_rules(), trees, row, row, weights[0], weights[1], weights[2], options, 0.3, 4.0)
 
 
 def tree(feature: int) -> scan.Trees:

@@ -68,7 +68,7 @@ def test_a_prior_router_that_has_changed_is_refused(folder: Path, tmp_path: Path
         AdaptedRouter(str(changed))
 
 
-@pytest.mark.parametrize("tensor", ["words", "bias", "form", "trees.value", "trees.feature"])
+@pytest.mark.parametrize("tensor", ["words", "embedding", "form", "trees.value", "trees.feature"])
 def test_tensors_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, tensor: str) -> None:
     checkpoint = load_checkpoint(folder, "adapted")
     tensors = {**checkpoint.tensors, tensor: checkpoint.tensors[tensor][..., :0]}

@@ -13,6 +13,7 @@ from routellm.errors import CheckpointError, RouteLLMError
 from routellm.routers.checkpoint import QUANTILES_TENSOR, load_checkpoint, save_checkpoint
 from routellm.routers.gain import AccurateGainRouter, FastGainRouter
 from routellm.routers.mf import MatrixFactorizationRouter
+from routellm.routers.odds import log_odds
 from routellm.routers.routers import build_router
 from tests.training.gains import make_gain_accurate, make_gain_fast, prompt
 
@@ -90,13 +91,50 @@ def test_a_missing_tensor_is_named_with_what_to_do(fast: Path, tmp_path: Path, t
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "tensor", ["form_mean", "embedding", "form", "bias", "trees.feature", "trees.threshold", "trees.value"]
-)
+@pytest.mark.parametrize("tensor", ["form_mean", "embedding", "form", "trees.feature", "trees.threshold", "trees.value"])
 def test_tensors_that_do_not_fit_together_are_refused(fast: Path, tmp_path: Path, tensor: str) -> None:
     cut = load_checkpoint(fast, "gain_fast").tensors[tensor][..., :-1]
     with pytest.raises(CheckpointError, match="don't fit together"):
         FastGainRouter(changed(fast, tmp_path / "gain_fast", {tensor: cut}))
+
+
+@pytest.mark.parametrize("tensor", ["embedding", "form"])
+def test_weights_without_rows_are_refused_with_what_to_do(fast: Path, tmp_path: Path, tensor: str) -> None:
+    flat = load_checkpoint(fast, "gain_fast").tensors[tensor][0]
+    with pytest.raises(CheckpointError, match=r"don't fit together: .* Run `routellm train` again"):
+        FastGainRouter(changed(fast, tmp_path / "gain_fast", {tensor: flat}))
+
+
+def rows(fast: Path, count: int) -> dict[str, np.ndarray[Any, Any]]:
+    """A checkpoint's rows for prompts with and without options, that many times over; all but the first one point up by 1."""
+    tensors = load_checkpoint(fast, "gain_fast").tensors
+    made = {name: np.repeat(tensors[name][:1], count, axis=0) for name in ("embedding", "form", "bias")}
+    made["bias"][1:] += np.float32(1.0)
+    return made
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_rows_for_more_than_two_sorts_of_prompts_are_refused(fast: Path, tmp_path: Path, count: int) -> None:
+    with pytest.raises(CheckpointError, match=rf"'bias' has {count} rows; there must be 1, or 2.* Run `routellm train` again"):
+        FastGainRouter(changed(fast, tmp_path / "gain_fast", rows(fast, count)))
+
+
+@pytest.mark.parametrize("tensor", ["embedding", "form", "bias"])
+def test_a_second_row_of_some_weights_only_is_refused(fast: Path, tmp_path: Path, tensor: str) -> None:
+    two = {**rows(fast, 2), tensor: rows(fast, 1)[tensor]}
+    with pytest.raises(CheckpointError, match="don't fit together"):
+        FastGainRouter(changed(fast, tmp_path / "gain_fast", two))
+
+
+@pytest.mark.parametrize("asked", ["Which is it?\nA. red\nB. blue", "Which is it? (a) red (b) blue", "Which? A) red B) blue"])
+def test_a_second_row_is_for_prompts_that_list_options(fast: Path, tmp_path: Path, asked: str) -> None:
+    one = FastGainRouter(str(fast))
+    two = FastGainRouter(changed(fast, tmp_path / "gain_fast", rows(fast, 2)))
+    for prompt_, more in ((asked, 1.0), ("Which is it, red or blue?", 0.0), ("f(a) = g(b) in the U.S.A. today", 0.0)):
+        gap = log_odds(two.calculate_strong_win_rate(prompt_)) - log_odds(one.calculate_strong_win_rate(prompt_))
+        assert gap == pytest.approx(more, abs=1e-5)
+        assert two.explain(prompt_)["constant"] - one.explain(prompt_)["constant"] == pytest.approx(more, abs=1e-5)
+        assert sum(two.explain(prompt_).values()) == pytest.approx(log_odds(two.calculate_strong_win_rate(prompt_)), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from routellm.errors import ConfigError
 from routellm.training.bert_data import Examples
-from routellm.training.gain_fit import check_across
+from routellm.training.gain_kinds import check_kinds
 from tests.conftest import require
 
 WIDTH = 6
@@ -108,8 +108,8 @@ def test_sources_are_compared_where_that_is_said() -> None:
 
 def test_a_kind_that_the_data_lack_is_refused() -> None:
     sources = make_examples(make_model(), {"gain": np.zeros(WIDTH), "length": np.zeros(WIDTH)}).sources
-    check_across(["gain", "length"], sources)
+    check_kinds("--across", ["gain", "length"], sources)
     with pytest.raises(
         ConfigError, match=r"--across names the kind 'gains' \(did you mean 'gain'\?\); the data have: 'gain', 'length'"
     ):
-        check_across(["gains"], sources)
+        check_kinds("--across", ["gains"], sources)

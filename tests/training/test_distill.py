@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from routellm.embeddings.onnx import OnnxEmbedder
 from routellm.embeddings.static import BUNDLED, StaticEmbedder
 from routellm.embeddings.table import MANIFEST, TABLE, TOKENIZER, read_table
 from routellm.errors import CheckpointError
+from routellm.tables import write_table
 from routellm.training import distill, onnx_export
 from routellm.training.pinned import HASHES, SOURCE, check_pinned
 from tests.conftest import require
@@ -45,10 +47,10 @@ def test_a_missing_or_different_source_is_refused(tmp_path: Path) -> None:
         check_pinned(tmp_path)
 
 
-@pytest.mark.parametrize("main", [distill.main, onnx_export.main])
-def test_a_script_fails_in_one_line(main: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("main", "more"), [(distill.main, ["--states", "states.parquet"]), (onnx_export.main, [])])
+def test_a_script_fails_in_one_line(main: object, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert callable(main)
-    assert main(["--model", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert main(["--model", str(tmp_path), *more, "--out", str(tmp_path / "out")]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("error: ")
@@ -63,8 +65,15 @@ def test_distilling_gives_a_folder_that_the_embedder_loads(
     pytest.importorskip("model2vec.distill", reason="needs the extra `distill`, which is too large for CI")
     model = make_tiny_bert(tmp_path / "model", monkeypatch)
     monkeypatch.setattr(distill, "DIM", 16)
+    states = tmp_path / "states.parquet"
+    letters = [" ".join(pair) for pair in itertools.permutations("abcdef", 2)]
+    random = np.random.default_rng(0)
+    write_table(states, {"prompt": letters, "state": [random.standard_normal(20).tolist() for _ in letters]})
     for out in ("first", "second"):
-        assert distill.main(["--model", str(model), "--out", str(tmp_path / out)]) == 0
+        assert distill.main(["--model", str(model), "--states", str(states), "--out", str(tmp_path / out)]) == 0
+    manifest = json.loads((tmp_path / "first" / MANIFEST).read_text())
+    assert manifest["states"]["prompts"] == len(letters)
+    assert manifest["states"]["explained"] < 0.5, "noise can't be predicted"
     assert "54 tokens x 16" in capsys.readouterr().out
     first, second = StaticEmbedder(tmp_path / "first"), StaticEmbedder(tmp_path / "second")
     assert first.fingerprint == second.fingerprint

@@ -14,20 +14,15 @@ double dot(const float *weights, const float *vector, size_t width) {
     return sum;
 }
 
-static PyObject *linear_dot(PyObject *object, PyObject *const *given, Py_ssize_t count) {
+static int weigh(PyObject *object, const Reading *reading, float *vector, double *sum) {
     const Linear *self = (const Linear *)object;
-    const size_t width = reader_width(self->reader);
-    Reading reading;
-    if (reading_begin(&reading, given, count)) return NULL;
-    float *vector = PyMem_Malloc(width * sizeof *vector);
-    PyObject *made = NULL;
-    if (!vector)
-        PyErr_NoMemory();
-    else if (!reader_read(self->reader, &reading, vector))
-        made = PyFloat_FromDouble(dot(self->weights.buf, vector, width));
-    PyMem_Free(vector);
-    reading_end(&reading);
-    return made;
+    (void)reading;
+    *sum = dot(self->weights.buf, vector, reader_width(self->reader));
+    return 0;
+}
+
+static PyObject *linear_dot(PyObject *object, PyObject *const *given, Py_ssize_t count) {
+    return reader_score(((Linear *)object)->reader, given, count, 0, weigh, object);
 }
 
 static void linear_free(PyObject *object) {

@@ -80,6 +80,13 @@ int read_row(PyObject *array, size_t width, Py_buffer *view) {
     return -1;
 }
 
+int read_rows(PyObject *array, size_t rows, size_t width, Py_buffer *view) {
+    if (read_array(array, 'f', view)) return -1;
+    if (view->ndim == 2 && (size_t)view->shape[0] == rows && (size_t)view->shape[1] == width) return 0;
+    PyErr_Format(PyExc_ValueError, "wants %zu rows of %zu numbers", rows, width);
+    return -1;
+}
+
 PyObject *new_floats(Py_ssize_t count, float **at) {
     PyObject *made = PyByteArray_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(float));
     if (made) *at = (float *)(void *)PyByteArray_AsString(made);

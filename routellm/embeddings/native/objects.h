@@ -23,8 +23,9 @@ int read_listed_words(PyObject *numbers, Words *words);
 /* An array's memory: `kind` is the format's letter, as `struct` and `array` have them. */
 int read_array(PyObject *array, char kind, Py_buffer *view);
 
-/* The same for so many floats in one dimension. */
+/* The same for so many floats in one dimension, and for rows of them in two. */
 int read_row(PyObject *array, size_t width, Py_buffer *view);
+int read_rows(PyObject *array, size_t rows, size_t width, Py_buffer *view);
 
 /* A bytearray for so many floats, and where they are. */
 PyObject *new_floats(Py_ssize_t count, float **at);
@@ -70,12 +71,14 @@ typedef struct {
     Ids ids; /* and after them, room for the text */
 } Reading;
 
-int reading_begin(Reading *reading, PyObject *const *given, Py_ssize_t count); /* -1 with an exception set: then it has no end */
-void reading_end(Reading *reading);
-
 int is_reader(PyObject *object);
 size_t reader_width(PyObject *reader);
-int reader_read(PyObject *reader, Reading *reading, float *vector); /* -1 with an exception set */
+
+/* What `self` makes of a prompt that was read and of its vector; -1 with an exception set. */
+typedef int (*Score)(PyObject *self, const Reading *reading, float *vector, double *sum);
+
+/* A score's method: reads a prompt, scores it, and leaves nothing behind. `vector` gets room for so many floats more. */
+PyObject *reader_score(PyObject *reader, PyObject *const *given, Py_ssize_t count, size_t more, Score score, PyObject *self);
 
 double dot(const float *weights, const float *vector, size_t width);
 

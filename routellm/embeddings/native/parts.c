@@ -5,7 +5,10 @@ typedef struct {
     PyObject_HEAD
     PyObject *reader, *form, *trees;
     Py_buffer mean, scale; /* of the surface features, then of the form features */
-    Py_buffer on_embedding, on_form; /* weights */
+    Py_buffer on_embedding, on_form, bias; /* rows of weights: one, or a second one for prompts that list options */
+    size_t rows;
+    Py_ssize_t options;
+    float listed; /* above this, the feature `options` tells these */
     float clip;
 } Parts;
 
@@ -21,34 +24,25 @@ static void standardise(const Parts *self, float *seen) {
     }
 }
 
-static int add_up(const Parts *self, Reading *reading, float *vector, double *sum) {
+static int add_up(PyObject *object, const Reading *reading, float *vector, double *sum) {
+    const Parts *self = (const Parts *)object;
+    const float *on_embedding = self->on_embedding.buf, *on_form = self->on_form.buf, *bias = self->bias.buf;
     const size_t width = reader_width(self->reader) - N_SURFACE;
     float *seen = vector + width;
-    if (reader_read(self->reader, reading, vector)) return -1;
+    const size_t row = self->rows > 1 && seen[self->options] > self->listed;
     if (form_of(form_rules(self->form), reading->plain, seen + N_SURFACE)) {
         PyErr_NoMemory();
         return -1;
     }
     standardise(self, seen);
-    *sum = dot(self->on_embedding.buf, vector, width) + dot(self->on_form.buf, seen, N_SEEN);
+    *sum = dot(on_embedding + row * width, vector, width) + dot(on_form + row * N_SEEN, seen, N_SEEN);
     *sum += trees_add_up(self->trees, seen);
+    *sum += (double)bias[row];
     return 0;
 }
 
 static PyObject *parts_sum(PyObject *object, PyObject *const *given, Py_ssize_t count) {
-    const Parts *self = (const Parts *)object;
-    Reading reading;
-    double sum;
-    if (reading_begin(&reading, given, count)) return NULL;
-    float *vector = PyMem_Malloc((reader_width(self->reader) + N_FORM) * sizeof *vector);
-    PyObject *made = NULL;
-    if (!vector)
-        PyErr_NoMemory();
-    else if (!add_up(self, &reading, vector, &sum))
-        made = PyFloat_FromDouble(sum);
-    PyMem_Free(vector);
-    reading_end(&reading);
-    return made;
+    return reader_score(((Parts *)object)->reader, given, count, N_FORM, add_up, object);
 }
 
 static void parts_free(PyObject *object) {
@@ -60,14 +54,18 @@ static void parts_free(PyObject *object) {
     PyBuffer_Release(&self->scale);
     PyBuffer_Release(&self->on_embedding);
     PyBuffer_Release(&self->on_form);
+    PyBuffer_Release(&self->bias);
     free_object(object);
 }
 
 static PyObject *parts_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
-    PyObject *reader, *form, *trees, *mean, *scale, *on_embedding, *on_form;
-    float clip;
+    PyObject *reader, *form, *trees, *mean, *scale, *on_embedding, *on_form, *bias;
+    Py_ssize_t options;
+    float listed, clip;
     (void)names;
-    if (!PyArg_ParseTuple(arguments, "OOOOOOOf", &reader, &form, &trees, &mean, &scale, &on_embedding, &on_form, &clip)) return NULL;
+    if (!PyArg_ParseTuple(arguments, "OOOOOOOOnff", &reader, &form, &trees, &mean, &scale, &on_embedding, &on_form, &bias, &options,
+                          &listed, &clip))
+        return NULL;
     if (!is_reader(reader) || !is_form(form) || !is_trees(trees)) {
         PyErr_SetString(PyExc_TypeError, "wants a Reader, a Form and Trees");
         return NULL;
@@ -76,14 +74,27 @@ static PyObject *parts_new(PyTypeObject *type, PyObject *arguments, PyObject *na
         PyErr_Format(PyExc_ValueError, "wants trees on %d features", N_SEEN);
         return NULL;
     }
+    if (options < 0 || options >= N_SURFACE) {
+        PyErr_Format(PyExc_ValueError, "wants one of %d surface features", N_SURFACE);
+        return NULL;
+    }
+    const Py_ssize_t rows = PyObject_Size(bias);
+    if (rows != 1 && rows != 2) {
+        if (rows >= 0) PyErr_SetString(PyExc_ValueError, "wants one or two rows of weights");
+        return NULL;
+    }
     Parts *self = (Parts *)new_object(type);
     if (!self) return NULL;
     self->reader = Py_NewRef(reader);
     self->form = Py_NewRef(form);
     self->trees = Py_NewRef(trees);
+    self->rows = (size_t)rows;
+    self->options = options;
+    self->listed = listed;
     self->clip = clip;
-    if (read_row(mean, N_SEEN, &self->mean) || read_row(scale, N_SEEN, &self->scale) || read_row(on_form, N_SEEN, &self->on_form) ||
-        read_row(on_embedding, reader_width(reader) - N_SURFACE, &self->on_embedding)) {
+    if (read_row(mean, N_SEEN, &self->mean) || read_row(scale, N_SEEN, &self->scale) || read_row(bias, self->rows, &self->bias) ||
+        read_rows(on_form, self->rows, N_SEEN, &self->on_form) ||
+        read_rows(on_embedding, self->rows, reader_width(reader) - N_SURFACE, &self->on_embedding)) {
         Py_DECREF(self);
         return NULL;
     }
@@ -93,7 +104,8 @@ static PyObject *parts_new(PyTypeObject *type, PyObject *arguments, PyObject *na
 static PyMethodDef parts_methods[] = {
     {"sum", (PyCFunction)(void (*)(void))parts_sum, METH_FASTCALL,
      "sum(text: str, plain: bytes | None, scale: float) -> float\n\n"
-     "on_embedding . embedding + on_form . standardised features + what the trees say of these; as Reader.vector takes a prompt."},
+     "bias + on_embedding . embedding + on_form . standardised features + what the trees say of these; as Reader.vector takes a "
+     "prompt. Where there are two rows of weights, the second is for prompts whose feature `options` is above `listed`."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -101,7 +113,7 @@ static PyType_Slot parts_slots[] = {
     {Py_tp_new, (void *)parts_new},
     {Py_tp_dealloc, (void *)parts_free},
     {Py_tp_methods, parts_methods},
-    {Py_tp_doc, "Parts(reader, form, trees, mean, scale, on_embedding, on_form, clip)"},
+    {Py_tp_doc, "Parts(reader, form, trees, mean, scale, on_embedding, on_form, bias, options, listed, clip)"},
     {0, NULL},
 };
 

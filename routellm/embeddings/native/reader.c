@@ -6,7 +6,8 @@ typedef struct {
     PyObject *wordpiece, *rows, *surface;
 } Reader;
 
-int reading_begin(Reading *reading, PyObject *const *given, Py_ssize_t count) {
+/* -1 with an exception set: then it has no end. */
+static int reading_begin(Reading *reading, PyObject *const *given, Py_ssize_t count) {
     Py_ssize_t length;
     *reading = (Reading){.plain = {NULL, 0}};
     if (wants("a prompt", count, 3)) return -1;
@@ -26,11 +27,11 @@ int reading_begin(Reading *reading, PyObject *const *given, Py_ssize_t count) {
     return -1;
 }
 
-void reading_end(Reading *reading) { PyMem_Free(reading->ids.at); }
+static void reading_end(Reading *reading) { PyMem_Free(reading->ids.at); }
 
 size_t reader_width(PyObject *object) { return rows_width(((Reader *)object)->rows) + N_SURFACE; }
 
-int reader_read(PyObject *object, Reading *reading, float *vector) {
+static int reader_read(PyObject *object, Reading *reading, float *vector) {
     const Reader *self = (const Reader *)object;
     unsigned char *letters = (unsigned char *)(reading->ids.at + reading->text.length);
     size_t chars = 0;
@@ -40,6 +41,21 @@ int reader_read(PyObject *object, Reading *reading, float *vector) {
     for (size_t i = 0; i < reading->plain.length; i++) chars += (reading->plain.at[i] & 0xc0) != 0x80;
     surface_of(surface_rules(self->surface), reading->plain, (double)chars, reading->scale, vector + rows_width(self->rows));
     return 0;
+}
+
+PyObject *reader_score(PyObject *reader, PyObject *const *given, Py_ssize_t count, size_t more, Score score, PyObject *self) {
+    Reading reading;
+    double sum;
+    if (reading_begin(&reading, given, count)) return NULL;
+    float *vector = PyMem_Malloc((reader_width(reader) + more) * sizeof *vector);
+    PyObject *made = NULL;
+    if (!vector)
+        PyErr_NoMemory();
+    else if (!reader_read(reader, &reading, vector) && !score(self, &reading, vector, &sum))
+        made = PyFloat_FromDouble(sum);
+    PyMem_Free(vector);
+    reading_end(&reading);
+    return made;
 }
 
 static PyObject *reader_vector(PyObject *object, PyObject *const *given, Py_ssize_t count) {

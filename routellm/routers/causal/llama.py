@@ -97,6 +97,11 @@ class Llama:
         """How many tokens it has logits for."""
         return sum(map(len, self._heads))
 
+    @property
+    def layers(self) -> int:
+        """How many layers it has."""
+        return self._config.layers
+
     def remember(self, ids: Sequence[int]) -> None:
         """Keep the keys and values of a text that others begin with: they then cost what comes after it alone.
 
@@ -115,26 +120,44 @@ class Llama:
             np.concatenate([head @ state for head in self._heads], out=row)
         return logits
 
+    def states(self, ids: Sequence[int], layers: int) -> Array:
+        """Every token's state after the first `layers` layers, float32 of shape (len(ids), width)."""
+        x, cos, sin = self._start(ids, 0)
+        nothing = (self._nothing(), self._nothing())
+        for layer in self._layers[:layers]:
+            x, _ = self._step(layer, x, cos, sin, nothing, 0)
+        return x
+
     def _run(self, ids: Sequence[int], past: list[_Past] | None = None) -> Array:
         """The last token's final state, shape (width,). Each layer's keys and values are appended to `past`, if given."""
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._known, ids, strict=False)))
         known = min(same, len(ids) - 1)
-        x = self._embedding[list(ids[known:])]
-        angles = np.arange(known, len(ids), dtype=np.float32)[:, None] * self._config.turns
-        cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+        x, cos, sin = self._start(ids, known)
         with np.errstate(all="ignore"):  # what isn't finite in the end is refused there
-            for layer, (old_keys, old_values) in zip(self._layers, self._past, strict=True):
-                queries, new_keys, new_values = self._project(layer, x, cos, sin)
-                keys = np.concatenate([old_keys[:, :known], new_keys], axis=1)
-                values = np.concatenate([old_values[:, :known], new_values], axis=1)
+            for layer, old in zip(self._layers, self._past, strict=True):
+                # Nobody looks at the other tokens of the last layer any more.
+                x, seen = self._step(layer, x, cos, sin, old, known, only_last=layer is self._layers[-1])
                 if past is not None:
-                    past.append((keys, values))
-                if layer is self._layers[-1]:  # nobody looks at the other tokens any more
-                    x, queries = x[-1:], queries[-1:]
-                x = x + _attention(queries, keys, values) @ layer.output.T
-                gate, up = np.split(self._normal(x, layer.before_mlp) @ layer.gate_up.T, 2, axis=1)
-                x = x + (gate / (1 + np.exp(-gate)) * up) @ layer.down.T
+                    past.append(seen)
             return self._normal(x[-1], self._norm)
+
+    def _start(self, ids: Sequence[int], known: int) -> tuple[Array, Array, Array]:
+        """Embeddings of the tokens from `known` on, (tokens, width); cosines and sines of how far each is turned."""
+        angles = np.arange(known, len(ids), dtype=np.float32)[:, None] * self._config.turns
+        return self._embedding[list(ids[known:])], np.cos(angles)[:, None], np.sin(angles)[:, None]
+
+    def _step(
+        self, layer: _Layer, x: Array, cos: Array, sin: Array, past: _Past, known: int, *, only_last: bool = False
+    ) -> tuple[Array, _Past]:
+        """States after a layer, and its keys and values of all tokens, of which `past` holds the first `known`."""
+        queries, new_keys, new_values = self._project(layer, x, cos, sin)
+        keys = np.concatenate([past[0][:, :known], new_keys], axis=1)
+        values = np.concatenate([past[1][:, :known], new_values], axis=1)
+        if only_last:
+            x, queries = x[-1:], queries[-1:]
+        x = x + _attention(queries, keys, values) @ layer.output.T
+        gate, up = np.split(self._normal(x, layer.before_mlp) @ layer.gate_up.T, 2, axis=1)
+        return x + (gate / (1 + np.exp(-gate)) * up) @ layer.down.T, (keys, values)
 
     def _project(self, layer: _Layer, x: Array, cos: Array, sin: Array) -> tuple[Array, Array, Array]:
         """Queries of the tokens in x, (tokens, heads, head_width); their keys and values, (kv_heads, tokens, head_width)."""

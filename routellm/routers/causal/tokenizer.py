@@ -40,7 +40,7 @@ class ChatTokenizer:
 
     def __init__(self, folder: Path, rating_tokens: Sequence[str]) -> None:
         self._folder = folder
-        self._tokenizer = _load(folder / TOKENIZER_FILE)
+        self._tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
         self._settings = _settings(folder)
         self._named = dict(_named_tokens(self._settings))
         self._check_agreement()
@@ -136,7 +136,12 @@ def chat_template(folder: Path) -> str:
     return held
 
 
-def _load(path: Path) -> Any:
+def load_tokenizer(path: Path) -> Any:
+    """A `tokenizer.json`, without truncation and padding.
+
+    Raises:
+        CheckpointError: there is none, or it can't be read.
+    """
     from tokenizers import Tokenizer
 
     if not path.is_file():
