@@ -144,7 +144,8 @@ def write_states(arguments: argparse.Namespace) -> None:
 
 def build_parser(prog: str = "python -m routellm.training.language_states") -> argparse.ArgumentParser:
     """The command's parser."""
-    parser = command_parser(prog, (__doc__ or "").split("\n\n")[0], _EXAMPLES, write_states)
+    about = "Compute what a language model makes of prompts, for a table and an encoder to learn to predict."
+    parser = command_parser(prog, about, _EXAMPLES, write_states)
     add = parser.add_argument
     add("--prompts", nargs="+", required=True, metavar="FILE", help="tables of prompts (.parquet, .jsonl, .csv, .txt)")
     add("--column", default="prompt", help="the column of the prompts (default: %(default)s)")
