@@ -96,11 +96,11 @@ class BertTrainer(Trainer):
         if arguments.max_length > positions:
             raise ConfigError(f"--max-length is {arguments.max_length}; the encoder reads {positions} tokens at most.")
         bert_model.freeze(model, arguments.frozen_layers)
-        settings = _settings(arguments, len(training), data.seed)
-        fit = bert_fit.Fit(model, examples, training, checking, settings, work / STATE)
         if arguments.states:
             settings, metrics = _learn_states(model, tokens.of_batch, arguments, data.seed, work / STATE, report)
         else:
+            settings = _settings(arguments, len(training), data.seed)
+            fit = bert_fit.Fit(model, examples, training, checking, settings, work / STATE)
             if arguments.resume:
                 fit.resume()
             fit.run(report)
@@ -108,7 +108,7 @@ class BertTrainer(Trainer):
         if arguments.refit_head or arguments.states:
             bert_refit.refit_head(model, examples, training, bert_fit.TOKENS_AT_ONCE, arguments.across)
 
-        logits, rates = fit.logits(checking), examples.share @ examples.class_rates(training)
+        logits, rates = bert_fit.logits_of(model, examples, checking), examples.share @ examples.class_rates(training)
         offset = bert_export.serving_offset(logits, rates)
         files = bert_export.export_classifier(model, folder, offset, [examples.ids[row] for row in checking.tolist()], work)
         served = OnnxClassifier(files[ONNX], files[TOKENIZER], arguments.max_length, truncation=arguments.truncation)

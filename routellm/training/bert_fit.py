@@ -55,15 +55,6 @@ class Fit(FineTuning):
         self.loss_of_offsets_alone = self.loss(checking, 0.0)
         torch.manual_seed(settings.seed)
 
-    def logits(self, rows: Rows) -> NDArray[np.float64]:
-        """The classifier's logits, without any source's offset: float64, shape (len(rows), 3)."""
-        self.model.eval()
-        found = np.empty((len(self.examples.ids), 3))
-        with torch.inference_mode():
-            for part in by_length(self.examples, rows, TOKENS_AT_ONCE):
-                found[part] = self._forward(part).double().numpy()
-        return found[rows]
-
     def loss(self, rows: Rows, logits: NDArray[np.float64] | float) -> float:
         """Cross-entropy of logits (shape (len(rows), 3), or 0 for the offsets alone) with each source's offset added: the mean
         over sources of their weighted means."""
@@ -74,16 +65,27 @@ class Fit(FineTuning):
         return self.mean_over_sources(rows, each)
 
     def losses(self, rows: Rows) -> Tensor:
-        logits = self._forward(rows) + self.offsets[torch.from_numpy(self.examples.source[rows])]
+        logits = _forward(self.model, self.examples, rows) + self.offsets[torch.from_numpy(self.examples.source[rows])]
         return nn.functional.cross_entropy(logits, torch.from_numpy(self.examples.targets[rows]).float(), reduction="none")
 
     def validation_loss(self, rows: Rows) -> float:
-        return self.loss(rows, self.logits(rows))
+        return self.loss(rows, logits_of(self.model, self.examples, rows))
 
-    def _forward(self, rows: Rows) -> Tensor:
-        ids, mask = pad(self.examples, rows)
-        logits: Tensor = self.model(torch.from_numpy(ids), torch.from_numpy(mask))
-        return logits
+
+def logits_of(model: PromptClassifier, examples: Examples, rows: Rows) -> NDArray[np.float64]:
+    """A classifier's logits, without any source's offset: float64, shape (len(rows), 3)."""
+    model.eval()
+    found = np.empty((len(examples.ids), 3))
+    with torch.inference_mode():
+        for part in by_length(examples, rows, TOKENS_AT_ONCE):
+            found[part] = _forward(model, examples, part).double().numpy()
+    return found[rows]
+
+
+def _forward(model: PromptClassifier, examples: Examples, rows: Rows) -> Tensor:
+    ids, mask = pad(examples, rows)
+    logits: Tensor = model(torch.from_numpy(ids), torch.from_numpy(mask))
+    return logits
 
 
 def parameter_groups(trained: Mapping[str, Tensor], settings: Settings) -> list[dict[str, Any]]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from routellm.errors import DataError
-from routellm.training.bert_data import Examples, IdsOf, Rows, Settings, by_length, pad, token_ids
+from routellm.training.bert_data import Examples, IdsOf, Rows, Settings, pad, token_ids
 from routellm.training.bert_fit import TOKENS_AT_ONCE, parameter_groups
 from routellm.training.bert_model import PromptClassifier
+from routellm.training.bert_refit import pooled_vectors
 from routellm.training.fine_tuning import FineTuning
 from routellm.training.language_states import MAX_CHARACTERS, read_states
 
@@ -100,6 +101,7 @@ class StateFit(FineTuning):
         state: Path,
     ) -> None:
         torch.manual_seed(settings.seed)
+        self._classifier = classifier
         self.student = Student(classifier, examples.targets.shape[1])
         classifier.encoder.embeddings.word_embeddings.weight.requires_grad = True
         for part in classifier.encoder.modules():
@@ -142,9 +144,4 @@ class StateFit(FineTuning):
         return float(missed / max(float(((targets - targets.mean(axis=0)) ** 2).sum()), _LEAST_VARIANCE))
 
     def _read(self, rows: Rows) -> NDArray[np.float64]:
-        self.student.eval()
-        found = np.empty((len(self.examples.ids), self.student.readout.in_features))
-        with torch.inference_mode():
-            for part in by_length(self.examples, rows, TOKENS_AT_ONCE):
-                found[part] = self.student.pooled(self.examples, part).double().numpy()
-        return found[rows]
+        return pooled_vectors(self._classifier, self.examples, rows, TOKENS_AT_ONCE)

@@ -37,7 +37,7 @@ from routellm.routers.routers import Router, build_router
 from routellm.routers.views import Viewer
 from routellm.training.adapt_fit import Scale
 from routellm.training.dataset import held_prompts
-from routellm.training.gain_fit import Floats, balanced, fit_members, fold, gather, platt
+from routellm.training.gain_fit import Floats, balanced, fit_members, fold, gather, platt, spread_of
 from routellm.training.gain_kinds import KindSettings, add_kind_arguments, check_above_0
 from routellm.training.gain_padding import learn_padding
 from routellm.training.teaching import add_teacher_arguments, check_teacher, learn
@@ -82,7 +82,7 @@ class FastGainTrainer(Trainer):
             settings |= lesson.about
             metrics["correlation_with_teacher"] = lesson.correlation
         scores = members.scores(view, listing)
-        share = 1.0 / max(float(scores.std()), 1e-9)
+        share = 1.0 / spread_of(scores)
         weights = self._prior_weights(arguments, view.prior.astype(np.float64))
         mixed = share * scores + view.prior @ weights
         # Probabilities are meant to be those of the pair's own comparisons, where a kind was named for them.

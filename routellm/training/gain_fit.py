@@ -163,8 +163,8 @@ class Members:
     def joined_by(self, student: tuple[Linear, Trees], weight: float, view: View, listing: NDArray[np.bool_]) -> Members:
         """The members and a student, whose scores of `view` get `weight` times the spread of the members' sum."""
         linear, trees = student
-        own = _spread(linear.scores(view) + trees.predict_batch(view.form))
-        divisor = own / (weight * _spread(self.scores(view, listing)))
+        own = spread_of(linear.scores(view) + trees.predict_batch(view.form))
+        divisor = own / (weight * spread_of(self.scores(view, listing)))
         return Members([*self.linear, (linear, divisor)], [*self.boosted, (trees, divisor)], self.options_only)
 
 
@@ -203,15 +203,16 @@ def fit_members(
         if only:
             scores, around = linear.scores(view), gains.prompt[with_options]
             mean = float(np.average(scores[around], weights=balanced(gains.source[with_options])))
-            members.options_only.append((replace(linear, constant=-mean), _spread(scores[listing]) / counts))
+            members.options_only.append((replace(linear, constant=-mean), spread_of(scores[listing]) / counts))
             continue
         trees = fit_boosted(seen.form, gains.gain[own], groups, weights, 10 * seed + number)
-        members.linear.append((linear, _spread(linear.scores(view)) / counts))
-        members.boosted.append((trees, _spread(trees.predict_batch(view.form)) / counts))
+        members.linear.append((linear, spread_of(linear.scores(view)) / counts))
+        members.boosted.append((trees, spread_of(trees.predict_batch(view.form)) / counts))
     return members
 
 
-def _spread(scores: Floats) -> float:
+def spread_of(scores: Floats) -> float:
+    """Their standard deviation, as something that can be divided by."""
     return max(float(scores.std()), _LEAST_SPREAD)
 
 

@@ -24,6 +24,7 @@ from routellm.routers.causal.llama import Llama
 from routellm.routers.causal.tokenizer import TOKENIZER_FILE, load_tokenizer
 from routellm.tables import check_writable, read_table, write_table
 from routellm.training.testprompts import TestPrompts
+from routellm.training.token_table import principal_directions
 
 LAYERS = 20
 MAX_CHARACTERS = 1_200
@@ -60,8 +61,7 @@ class States:
         reach = _SPREADS * (high - low) / 2
         cut = np.clip(self.states, middle - reach, middle + reach).astype(np.float64)
         cut -= cut.mean(axis=0)
-        directions = np.linalg.eigh(cut.T @ cut)[1][:, ::-1][:, :count]
-        return np.asarray(cut @ directions, dtype=np.float32)
+        return np.asarray(cut @ principal_directions(cut, count), dtype=np.float32)
 
 
 def read_states(path: str) -> States:

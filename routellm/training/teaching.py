@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from routellm.routers.routers import Router, build_router
 from routellm.routers.views import View, Viewer
 from routellm.training.adapt_fit import Scale
 from routellm.training.gain_fit import Linear, fit_student
+from routellm.training.gain_kinds import check_above_0
 from routellm.training.reading import file_hashes
 from routellm.training.testprompts import TestPrompts
 from routellm.training.trainers import Report
@@ -55,8 +55,7 @@ def check_teacher(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: the weight is out of its range, or a flag speaks of a teacher that there is not.
     """
-    if not 0 < arguments.teacher_weight < inf:
-        raise ConfigError(f"--teacher-weight is {arguments.teacher_weight:g}; it must be a number above 0.")
+    check_above_0("--teacher-weight", arguments.teacher_weight)
     if arguments.teacher is None and (arguments.teacher_path or arguments.teacher_prompts):
         raise ConfigError("--teacher-path and --teacher-prompts speak of a teacher; name one by --teacher.")
 

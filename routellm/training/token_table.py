@@ -46,6 +46,7 @@ class Means:
             from scipy.sparse import csr_matrix
         except ImportError as error:
             raise MissingExtraError("Distilling the static table", "distill") from error
+        self._ids, self._tokens = ids, tokens
         lengths = np.array([len(each) for each in ids])
         rows = np.repeat(np.arange(len(ids)), lengths)
         shares = (1.0 / np.maximum(lengths, 1))[rows].astype(np.float32)
@@ -54,9 +55,7 @@ class Means:
 
     def take(self, rows: NDArray[np.intp]) -> Means:
         """The means over some of the prompts."""
-        taken = object.__new__(Means)
-        taken._shares = self._shares[rows]
-        return taken
+        return Means([self._ids[row] for row in rows], self._tokens)
 
     def of(self, vectors: Vector) -> Vector:
         """float32, shape (n, dim), of token vectors of shape (tokens, dim)."""
@@ -102,7 +101,7 @@ def explained(means: Means, inputs: Vector, components: Vector) -> float:
     fitting, checking = np.flatnonzero(~held), np.flatnonzero(held)
     table, constant = predict_states(means.take(fitting), inputs, components[fitting])
     missed = components[checking] - means.take(checking).of(table) - constant
-    return float(1 - np.square(missed).sum() / np.square(components[checking] - components[fitting].mean(axis=0)).sum())
+    return float(1 - np.square(missed).sum() / np.square(components[checking] - constant).sum())
 
 
 def join(means: Means, parts: Sequence[Vector], dim: int) -> Vector:
@@ -115,6 +114,9 @@ def join(means: Means, parts: Sequence[Vector], dim: int) -> Vector:
         seen = means.of(part)
         scaled.append((part - seen.mean(axis=0)) / np.sqrt(seen.var(axis=0).sum() / _VARIANCE))
     table = np.hstack(scaled).astype(np.float32)
-    seen = means.of(table).astype(np.float64)
-    directions: NDArray[np.float64] = np.linalg.eigh(seen.T @ seen)[1][:, ::-1][:, :dim]
-    return np.asarray(table @ directions, dtype=np.float32)
+    return np.asarray(table @ principal_directions(means.of(table).astype(np.float64), dim), dtype=np.float32)
+
+
+def principal_directions(rows: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Those in which rows with a mean of 0, shape (n, width), vary most: shape (width, min(count, width)), the first first."""
+    return np.asarray(np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :count])

@@ -124,8 +124,9 @@ class Llama:
         """Every token's state after the first `layers` layers, float32 of shape (len(ids), width)."""
         x, cos, sin = self._start(ids, 0)
         nothing = (self._nothing(), self._nothing())
-        for layer in self._layers[:layers]:
-            x, _ = self._step(layer, x, cos, sin, nothing, 0)
+        with np.errstate(all="ignore"):  # as `_run` does, and who asks looks whether it is finite
+            for layer in self._layers[:layers]:
+                x, _ = self._step(layer, x, cos, sin, nothing, 0)
         return x
 
     def _run(self, ids: Sequence[int], past: list[_Past] | None = None) -> Array:
