@@ -28,5 +28,6 @@ def tell_if_missing() -> None:
     if not COMPILED:
         logger.warning(
             "routellm's compiled kernel is missing: scores are the same, but take several times as long. "
-            "To have it, install a C compiler, then routellm again."
+            "To have it, install a C compiler, then routellm again; in a checkout, which Python reads in place of what is "
+            "installed, by `pip install -e .`."
         )

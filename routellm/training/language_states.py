@@ -9,6 +9,8 @@ them, which takes prompts and no labels.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from routellm.commands import command_parser, run_command
 from routellm.embeddings.base import Vector
 from routellm.errors import CheckpointError, ConfigError, DataError
 from routellm.prompt_files import prompt_text
-from routellm.routers.causal.base import KNOWN_BASES, find_base
+from routellm.routers.causal.base import KNOWN_BASES, find_base, hash_files
 from routellm.routers.causal.llama import Llama
 from routellm.routers.causal.tokenizer import TOKENIZER_FILE, load_tokenizer
 from routellm.tables import check_writable, read_table, write_table
@@ -31,6 +33,9 @@ MAX_CHARACTERS = 1_200
 MAX_TOKENS = 300
 ENDING = "\nAnswer:"
 """Follows every prompt: what the model has in mind for the answer shows where it is to begin."""
+
+MADE_BY = "made_by"
+"""The column that says what made a state."""
 
 _SAVE_EVERY = 500
 _SPREADS = 4.0
@@ -91,6 +96,9 @@ class StateReader:
         folder: a model of Llama's kind, with its tokenizer.
         layers: how many of its layers.
 
+    Attributes:
+        made_by: what tells its states from those of another model, or after other layers.
+
     Raises:
         CheckpointError: the folder holds no such model.
         ConfigError: it has fewer layers.
@@ -98,6 +106,8 @@ class StateReader:
 
     def __init__(self, folder: Path, layers: int = LAYERS) -> None:
         self._model, self._tokenizer, self._layers = Llama(folder), load_tokenizer(folder / TOKENIZER_FILE), layers
+        hashes = hashlib.sha256(json.dumps(hash_files(folder), sort_keys=True).encode()).hexdigest()
+        self.made_by = f"{layers} layers of {hashes[:16]}"
         if not 1 <= layers <= self._model.layers:
             raise ConfigError(f"--layers is {layers}; the model in {str(folder)!r} has {self._model.layers}.")
         self._ending = self._ids(ENDING)
@@ -130,16 +140,34 @@ def write_states(arguments: argparse.Namespace) -> None:
     prompts = list(dict.fromkeys(text[:MAX_CHARACTERS] for row, text in enumerate(read) if row not in tests))
     order = np.random.default_rng(arguments.seed).permutation(len(prompts))[: arguments.limit]
     wanted = [prompts[place] for place in order]
-    known = read_states(str(output)) if output.is_file() else States([], np.empty((0, 0), dtype=np.float32))
+    reader = StateReader(find_base(arguments.base), arguments.layers)
+    known = _known(output, reader.made_by)
     found = dict(zip(known.prompts, known.states, strict=True))
     missing = [prompt for prompt in wanted if prompt not in found]
     print(f"{len(wanted):,} of {len(prompts):,} prompts, of which {len(wanted) - len(missing):,} are in {output}")
-    reader = StateReader(find_base(arguments.base), arguments.layers)
     for start in range(0, len(missing), _SAVE_EVERY):
         part = missing[start : start + _SAVE_EVERY]
         found |= {prompt: reader.state(prompt) for prompt in part}
-        write_table(output, {"prompt": list(found), "state": [state.tolist() for state in found.values()]})
+        states = [state.tolist() for state in found.values()]
+        write_table(output, {"prompt": list(found), "state": states, MADE_BY: [reader.made_by] * len(found)})
         print(f"{start + len(part):,} of {len(missing):,} computed", flush=True)
+
+
+def _known(output: Path, made_by: str) -> States:
+    """The states that the output holds already.
+
+    Raises:
+        DataError: it holds states that another model, or other layers of it, made.
+    """
+    if not output.is_file():
+        return States([], np.empty((0, 0), dtype=np.float32))
+    others = {maker for (maker,) in read_table(str(output), [MADE_BY])} - {made_by}
+    if others:
+        raise DataError(
+            f"{output} holds states of {', '.join(sorted(map(str, others)))}; those to come would be of {made_by}. "
+            f"Give another --output, or the same --base and --layers."
+        )
+    return read_states(str(output))
 
 
 def build_parser(prog: str = "python -m routellm.training.language_states") -> argparse.ArgumentParser:

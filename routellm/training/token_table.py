@@ -13,13 +13,13 @@ principal components make one table of the three.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from routellm.embeddings.base import Vector
-from routellm.errors import MissingExtraError
+from routellm.errors import DataError, MissingExtraError
 
 STATE_COMPONENTS = 256
 INPUT_PENALTY = 1000.0
@@ -28,6 +28,8 @@ TOKEN_PENALTY = 0.1
 """Of the regression on the shares of single tokens."""
 
 _VARIANCE = 256.0
+_PRECISION, _MOST_STEPS = 1e-4, 1000
+_LEAST = np.float32(1e-30)
 
 
 class Means:
@@ -61,10 +63,6 @@ class Means:
         """float32, shape (n, dim), of token vectors of shape (tokens, dim)."""
         return np.asarray(self._shares @ vectors, dtype=np.float32)
 
-    def alike(self) -> Vector:
-        """The products of the prompts' shares of tokens, shape (n, n)."""
-        return np.asarray((self._shares @ self._shares.T).toarray(), dtype=np.float32)
-
     def back(self, values: Vector) -> Vector:
         """`of`, transposed: shape (tokens, k) from (n, k)."""
         return np.asarray(self._shares.T @ values, dtype=np.float32)
@@ -73,7 +71,8 @@ class Means:
 def predict_states(means: Means, inputs: Vector, components: Vector) -> tuple[Vector, Vector]:
     """Token vectors whose means predict the prompts' states, shape (tokens, k), and the prediction's constant, (k,).
 
-    Kernel ridge regression, whose solution folds into a table: it is linear in the two parts of the kernel.
+    Kernel ridge regression, whose solution folds into a table: it is linear in the two parts of the kernel. The kernel itself,
+    n times n, is never made.
 
     Args:
         inputs: the tokens' input embeddings, shape (tokens, width).
@@ -85,14 +84,52 @@ def predict_states(means: Means, inputs: Vector, components: Vector) -> tuple[Ve
     scale = np.float32(np.sqrt(seen.var(axis=0).sum() / _VARIANCE))
     seen /= scale
     mean = components.mean(axis=0)
-    kernel = means.alike()
-    kernel /= np.float32(TOKEN_PENALTY)
-    kernel += seen @ seen.T / np.float32(INPUT_PENALTY)
-    kernel[np.diag_indices(len(kernel))] += 1
-    dual = np.linalg.solve(kernel, components - mean)
+    known = np.linalg.inv(seen.T @ seen + np.float32(INPUT_PENALTY) * np.eye(seen.shape[1], dtype=np.float32))
+
+    def times(values: Vector) -> Vector:
+        """What the kernel, with its diagonal, makes of values, shape (n, k)."""
+        by_tokens = means.of(means.back(values)) / np.float32(TOKEN_PENALTY)
+        return np.asarray(values + by_tokens + seen @ (seen.T @ values) / np.float32(INPUT_PENALTY), dtype=np.float32)
+
+    def nearly_solved(values: Vector) -> Vector:
+        """The solution, were there no shares of tokens."""
+        return np.asarray(values - seen @ (known @ (seen.T @ values)), dtype=np.float32)
+
+    dual = conjugate_gradients(times, nearly_solved, (components - mean).astype(np.float32))
     on_inputs = seen.T @ dual / (INPUT_PENALTY * scale)
     table = (inputs - middle) @ on_inputs + means.back(dual) / TOKEN_PENALTY
     return table.astype(np.float32), mean
+
+
+def conjugate_gradients(
+    times: Callable[[Vector], Vector], nearly_solved: Callable[[Vector], Vector], wanted: Vector
+) -> Vector:
+    """x with `times(x)` = `wanted`, for a symmetric positive definite linear map; columns are solved side by side.
+
+    Args:
+        nearly_solved: the preconditioner: a like map that is near the inverse of `times`.
+        wanted: float32, shape (n, k).
+
+    Raises:
+        DataError: no solution within `_MOST_STEPS` steps.
+    """
+    found = np.zeros_like(wanted)
+    rest, step = wanted.copy(), nearly_solved(wanted)
+    sizes = (rest * step).sum(axis=0)
+    enough = _PRECISION * np.linalg.norm(wanted)
+    for _ in range(_MOST_STEPS):
+        if np.linalg.norm(rest) <= enough:
+            return found
+        made = times(step)
+        length = sizes / np.maximum((step * made).sum(axis=0), _LEAST)
+        found += length * step
+        rest -= length * made
+        turned = nearly_solved(rest)
+        before, sizes = sizes, (rest * turned).sum(axis=0)
+        step = turned + sizes / np.maximum(before, _LEAST) * step
+    raise DataError(
+        f"The states can't be predicted: no solution after {_MOST_STEPS} steps. Are they all finite, and do they vary?"
+    )
 
 
 def explained(means: Means, inputs: Vector, components: Vector) -> float:

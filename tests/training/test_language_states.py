@@ -63,6 +63,18 @@ def test_the_command_computes_what_its_output_lacks(base: Path, tmp_path: Path, 
     np.testing.assert_array_equal(states.states[row], state(StateReader(base, 1), PROMPTS[1]))
 
 
+def test_states_of_other_layers_are_not_mixed(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, prompts = str(tmp_path / "states.parquet"), write_prompts(tmp_path / "prompts.jsonl", PROMPTS)
+    arguments = ["--base", str(base), "--prompts", prompts, "--output", output]
+    assert main([*arguments, "--layers", "1"]) == OK
+    kept = read_states(output)
+    assert main([*arguments, "--layers", "2"]) == FAILURE
+    said = capsys.readouterr().err
+    assert "holds states of 1 layers of " in said
+    assert "those to come would be of 2 layers of " in said
+    assert np.array_equal(read_states(output).states, kept.states)
+
+
 def test_a_limit_draws_prompts_by_the_seed(base: Path, tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "prompts.jsonl", [f"Number {number}?" for number in range(40)])
     drawn = []

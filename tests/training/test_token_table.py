@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from routellm.embeddings.base import Vector
-from routellm.training.token_table import Means, explained, join, predict_states
+from routellm.errors import DataError
+from routellm.training.token_table import INPUT_PENALTY, TOKEN_PENALTY, Means, explained, join, predict_states
 from tests.conftest import require
 
 TOKENS, WIDTH = 40, 6
@@ -36,7 +37,6 @@ def inputs(random: np.random.Generator) -> Vector:
 def test_means_are_means(means: Means, inputs: Vector, ids: list[np.ndarray[tuple[int, ...], np.dtype[np.intp]]]) -> None:
     np.testing.assert_allclose(means.of(inputs), [inputs[each].mean(axis=0) for each in ids], atol=1e-6)
     shares = np.array([np.bincount(each, minlength=TOKENS) / len(each) for each in ids])
-    np.testing.assert_allclose(means.alike(), shares @ shares.T, atol=1e-6)
     np.testing.assert_allclose(means.back(np.eye(len(ids), 3, dtype=np.float32)), shares[:3].T, atol=1e-6)
     np.testing.assert_allclose(means.take(np.array([5, 2])).of(inputs), means.of(inputs)[[5, 2]], atol=1e-6)
 
@@ -54,6 +54,24 @@ def test_states_that_hang_on_tokens_are_predicted(means: Means, inputs: Vector, 
     missed = components - means.of(table) - constant
     assert np.square(missed).sum() < 0.1 * np.square(components - components.mean(axis=0)).sum()
     assert explained(means, inputs, components) > 0.8
+
+
+def test_the_prediction_is_that_of_kernel_ridge_regression(means: Means, inputs: Vector, random: np.random.Generator) -> None:
+    components = random.standard_normal((len(means.of(inputs)), 3)).astype(np.float32)
+    shares = means.of(np.eye(len(inputs), dtype=np.float32)).astype(np.float64)
+    seen = shares @ inputs
+    seen -= seen.mean(axis=0)
+    seen /= np.sqrt(seen.var(axis=0).sum() / 256.0)
+    kernel = shares @ shares.T / TOKEN_PENALTY + seen @ seen.T / INPUT_PENALTY
+    wanted = kernel @ np.linalg.solve(kernel + np.eye(len(kernel)), components - components.mean(axis=0))
+    table, constant = predict_states(means, inputs, components)
+    np.testing.assert_allclose(means.of(table), wanted, atol=1e-3)
+    np.testing.assert_allclose(constant, components.mean(axis=0), atol=1e-6)
+
+
+def test_states_that_are_not_numbers_are_refused(means: Means, inputs: Vector) -> None:
+    with pytest.raises(DataError, match="can't be predicted: no solution after 1000 steps"):
+        predict_states(means, inputs, np.full((len(means.of(inputs)), 2), np.nan, dtype=np.float32))
 
 
 def test_noise_is_not_explained(means: Means, inputs: Vector, random: np.random.Generator) -> None:
