@@ -14,16 +14,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from routellm.embeddings.factory import load_embedder
+from routellm.embeddings.base import Embedder, Vector
 from routellm.embeddings.features import PromptFeatures
 from routellm.evals.benchmarks.factory import load_benchmark, open_benchmark
 from routellm.metrics.curves import Outcomes, apgr, exact_curve
 from routellm.routers.routers import Router, build_router
 from routellm.routers.views import Viewer
+from routellm.training.adapt import features_for
 from routellm.training.adapt_labels import Labels
 from routellm.training.adapt_model import adapt
 
 SETTINGS = (("mmlu", 1500), ("mmlu", 300), ("gsm8k", 300), ("gsm8k", 100))
+
+
+class Known(Embedder):
+    """An embedder that looks at each prompt once, so that the seeds share that too."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.dim, self.fingerprint, self.blocking = embedder.dim, embedder.fingerprint, embedder.blocking
+        self._embedder, self._known = embedder, dict[str, Vector]()
+
+    def embed_batch(self, prompts: Sequence[str]) -> Vector:
+        for prompt in prompts:
+            if prompt not in self._known:
+                self._known[prompt] = self._embedder.embed(prompt)
+        return np.array([self._known[prompt] for prompt in prompts], dtype=np.float32).reshape(len(prompts), self.dim)
 
 
 class Remembered(Router):
@@ -34,6 +49,8 @@ class Remembered(Router):
         self.scores = dict(zip(prompts, scores.tolist(), strict=True))
         self.router = router
         self.fingerprint, self.blocking = router.fingerprint, router.blocking
+        _, features = features_for(router)
+        self.features = PromptFeatures(Known(features.embedder)) if features.embedder.blocking else features
 
     def calculate_strong_win_rate(self, prompt: str) -> float:
         if prompt not in self.scores:  # one that comes without its repetitions
@@ -42,14 +59,14 @@ class Remembered(Router):
 
 
 def measure(
-    prior: Router, name: str, prompts: list[str], outcomes: Outcomes, labels: int, seeds: int
+    prior: Remembered, name: str, prompts: list[str], outcomes: Outcomes, labels: int, seeds: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """APGR on the prompts without a label, for each seed: of the prior router, and of the adapted one."""
     before, after = [], []
     for seed in range(seeds):
         order = np.random.default_rng([seed, 17]).permutation(len(prompts))
         fitting, test = np.sort(order[:labels]), np.sort(order[labels:])
-        viewer = Viewer(PromptFeatures(load_embedder("static")), {name: prior})
+        viewer = Viewer(prior.features, {name: prior})
         adapted = adapt(Labels([prompts[row] for row in fitting], outcomes.gain[fitting], []), viewer, seed)
         rest = [prompts[row] for row in test]
         left = outcomes.take(test)

@@ -73,6 +73,7 @@ HARMLESS: dict[str, Perturbation] = {
     "3 typos": lambda prompt, draw: typos(prompt, draw, 3),
     "please before": lambda prompt, _: f"Please answer this. {prompt}",
     "could you before": lambda prompt, _: f"Could you help me with something? {prompt}",
+    "other thanks": lambda prompt, _: f"I was hoping you might shed some light on this for me. {prompt} Much obliged.",
     "thanks after": lambda prompt, _: f"{prompt} Thanks!",
     "clauses swapped": lambda prompt, _: swap_clauses(prompt),
     "no punctuation": lambda prompt, _: without_punctuation(prompt),

@@ -28,6 +28,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """Rooms from the lowest to the highest layer. A room imports from lower layers only, never from its own."""
 
+UPWARD: dict[str, tuple[str, ...]] = {"embeddings/base.py": ("routellm.routers.bert",)}
+"""File -> modules of a higher layer that its lazy table may name: the embedder `bert` reads checkpoints, as routers do."""
+
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": ("training/*.py", "routers/bert.py", "routers/causal/model.py", "routers/causal/lora.py"),
     "transformers": ("training/*.py", "routers/bert.py", "routers/causal/model.py"),
@@ -103,7 +106,8 @@ def test_every_file_belongs_to_a_layer() -> None:
 # The package's own names are lazy, and tests/test_import.py holds them to it.
 @pytest.mark.parametrize("path", [path for path in FILES if relative(path) != "__init__.py"], ids=relative)
 def test_imports_go_strictly_down(path: Path) -> None:
-    named = [*imported_modules(path), *modules_named_in_strings(path)]
+    lazy = [(line, name) for line, name in modules_named_in_strings(path) if name not in UPWARD.get(relative(path), ())]
+    named = [*imported_modules(path), *lazy]
     wrong = [f"{relative(path)}:{line}: {name}" for line, name in named if not is_allowed(room_of(path), name)]
     assert wrong == []
 

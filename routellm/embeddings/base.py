@@ -53,6 +53,7 @@ EMBEDDERS: Registry[Embedder] = Registry(
     "routellm.embedders",
     {
         "static": "routellm.embeddings.static:StaticEmbedder",
+        "bert": "routellm.routers.bert:BertEmbedder",
         "onnx": "routellm.embeddings.onnx:OnnxEmbedder",
         "openai": "routellm.embeddings.openai:OpenAIEmbedder",
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from routellm.embeddings.base import EMBEDDERS, Embedder
@@ -17,8 +17,9 @@ def load_embedder(spec: str | Mapping[str, Any] | None = None) -> Embedder:
     """Construct an embedder.
 
     Args:
-        spec: None or "static" for the bundled table; the name of another registered embedder; the name of an OpenAI
-            embedding model; or a mapping with the name as `type` beside the constructor's arguments, such as
+        spec: None or "static" for the bundled table; the name of another registered embedder, with a colon and its first
+            argument behind it if need be, such as ``bert:my-router``; the name of an OpenAI embedding model; or a mapping
+            with the name as `type` beside the constructor's arguments, such as
             ``{"type": "openai", "model": "bge-m3", "base_url": "http://localhost:8000/v1"}``.
 
     Raises:
@@ -29,7 +30,12 @@ def load_embedder(spec: str | Mapping[str, Any] | None = None) -> Embedder:
     if spec is None:
         spec = "static"
     if isinstance(spec, str):
-        spec = {"type": "openai", "model": spec} if spec in OPENAI_MODELS else {"type": spec}
+        if spec in OPENAI_MODELS:
+            return _construct("openai", (), {"model": spec})
+        wanted, colon, argument = spec.partition(":")
+        if colon and not argument:
+            raise ConfigError(f"The embedder {spec!r} has nothing behind its colon; leave that out, or give an argument.")
+        return _construct(wanted, (argument,) if argument else (), {})
     if not isinstance(spec, Mapping):
         raise ConfigError(f"An embedder is a name, or a mapping with `type` and arguments; not {spec!r}.")
     name = spec.get("type")
@@ -37,17 +43,17 @@ def load_embedder(spec: str | Mapping[str, Any] | None = None) -> Embedder:
         raise ConfigError(
             f"An embedder's mapping needs a `type`, one of: {', '.join(EMBEDDERS)}. Given: {sorted(map(str, spec))}."
         )
+    return _construct(name, (), {key: value for key, value in spec.items() if key != "type"})
+
+
+def _construct(name: str, given: Sequence[str], arguments: Mapping[str, Any]) -> Embedder:
     if name not in EMBEDDERS:
         raise UnknownNameError("embedder", name, [*EMBEDDERS, *OPENAI_MODELS])
-    return _construct(name, {key: value for key, value in spec.items() if key != "type"})
-
-
-def _construct(name: str, arguments: dict[str, Any]) -> Embedder:
     cls = EMBEDDERS[name]
     try:
-        inspect.signature(cls).bind(**arguments)
+        inspect.signature(cls).bind(*given, **arguments)
     except TypeError as error:
         known = list(inspect.signature(cls).parameters)
         hint = "".join(did_you_mean(str(key), known) for key in arguments if key not in known)
-        raise ConfigError(f"The embedder {name!r}: {error}{hint}. It takes: {', '.join(known)}.") from error
-    return cls(**arguments)
+        raise ConfigError(f"The embedder {name!r}: {error}{hint}. It takes: {', '.join(known) or 'nothing'}.") from error
+    return cls(*given, **arguments)

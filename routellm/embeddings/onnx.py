@@ -48,6 +48,7 @@ class TextModel:
         truncation: where they are cut; see `TokenIds`.
 
     Attributes:
+        outputs: the names of all that the model gives.
         digest: a hash of all that decides what comes out.
 
     Raises:
@@ -64,8 +65,8 @@ class TextModel:
         if not {"input_ids"} <= set(inputs) <= set(_INPUTS):
             raise CheckpointError(f"{str(model)!r} takes {inputs}; a model of text takes some of {sorted(_INPUTS)}.")
         self._inputs = {name: _INPUTS[name] for name in inputs}
-        outputs = [each.name for each in self._session.get_outputs()]
-        self._output = output if output in outputs else outputs[0]
+        self.outputs = [each.name for each in self._session.get_outputs()]
+        self._output = output if output in self.outputs else self.outputs[0]
         self._ids = TokenIds(tokenizer, max_tokens, truncation)
         read = f"{max_tokens}" if truncation == HEAD else f"{max_tokens} {truncation}"
         self.digest = hashlib.sha256(f"{sha256(model)} {sha256(tokenizer)} {read}".encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
@@ -19,8 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from routellm.calibration.quantiles import ScoreQuantiles
 from routellm.downloads import sha256
-from routellm.embeddings.base import valid_utf8
+from routellm.embeddings.base import Embedder, Vector, valid_utf8
 from routellm.embeddings.onnx import TOKENIZER, TextModel
 from routellm.embeddings.truncation import CHARACTERS_A_TOKEN, HEAD
 from routellm.errors import CheckpointError, ConfigError, MissingExtraError
@@ -32,13 +34,16 @@ LABELS = 3
 """Strong wins, tie, weak wins, in this order."""
 
 MODEL = "model.onnx"
+LOGITS, VECTOR = "logits", "sentence_embedding"
+"""The outputs of our graphs: the classifier's, and what its last layer reads, the mean of the encoder's last hidden states."""
+
 CONFIG = "config.json"
 MAX_TOKENS = 512
 """Of a prompt for a classifier that transformers saved, as it was trained (paper, appendix); fewer where it reads fewer."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 
-_DATA = files("routellm.routers") / "data"
+_SHIPPED = str(files("routellm.routers") / "data" / "bert")
 
 
 class Classifier(Protocol):
@@ -92,17 +97,12 @@ class BertRouter(Router):
         _check_whole("batch_size", batch_size, 1)
         if max_length is not None:
             _check_whole("max_length", max_length, 3)
-        where = str(_DATA / "bert") if checkpoint_path is None else checkpoint_path
+        where = _SHIPPED if checkpoint_path is None else checkpoint_path
         folder = resolve_folder(where, [META_FILE, CONFIG])
         if (folder / META_FILE).is_file():
-            checkpoint = load_checkpoint(where, "bert")
-            trained, positions = checkpoint.field("max_length", int), checkpoint.field("max_positions", int)
-            if max_length is not None and max_length > positions:
-                raise ConfigError(f"max_length is {max_length}; the checkpoint {where!r} reads {positions} tokens at most.")
-            truncation = checkpoint.field("truncation", str) if "truncation" in (checkpoint.meta or {}) else HEAD
-            files = checkpoint.file(MODEL), checkpoint.file(TOKENIZER)
-            self._bind(OnnxClassifier(*files, max_length or trained, threads, truncation))
-            self.quantiles = checkpoint.quantiles() if max_length in (None, trained) else None
+            served = _Served.read(where, max_length)
+            self._bind(OnnxClassifier(served.model, served.tokenizer, served.max_tokens, threads, served.truncation))
+            self.quantiles = served.quantiles
             self.batches = threads > 1
         elif (folder / CONFIG).is_file():
             folder = resolve_folder(where, ["*.json", "*.txt", "*.model", "*.safetensors"])
@@ -132,6 +132,79 @@ class BertRouter(Router):
         return win_rates(self._classifier.logits(prompts))
 
 
+class BertEmbedder(Embedder):
+    """What a `bert` router's encoder makes of a prompt: the mean of its last hidden states. The router itself reads nothing
+    else, but by a single layer for all kinds of prompts.
+
+    Prompts go through the encoder one by one, also in a batch. Safe to share between threads.
+
+    Args:
+        checkpoint_path: a folder that `routellm train bert` wrote, or a hub repository; None takes the shipped one.
+        max_length: longer prompts are cut to this many tokens; None takes what the encoder was trained on.
+
+    Raises:
+        CheckpointError: the checkpoint can't be read, or its graph has no such output.
+        ConfigError: an argument is out of range.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, checkpoint_path: str | None = None, max_length: int | None = None) -> None:
+        if max_length is not None:
+            _check_whole("max_length", max_length, 3)
+        served = _Served.read(_SHIPPED if checkpoint_path is None else checkpoint_path, max_length)
+        self._encoder = TextModel(served.model, served.tokenizer, VECTOR, served.max_tokens, truncation=served.truncation)
+        if VECTOR not in self._encoder.outputs:
+            raise CheckpointError(
+                f"{served.model}: gives {', '.join(self._encoder.outputs)}, and no {VECTOR}. Train the bert router again."
+            )
+        self.dim = self._encoder.probe("width")[0]
+        self.fingerprint = f"bert:{self._encoder.digest}"
+        self._last: tuple[str, Vector] = ("a", self._encoder.run("a"))
+
+    def embed_batch(self, prompts: Sequence[str]) -> Vector:
+        vectors = np.empty((len(prompts), self.dim), dtype=np.float32)
+        for vector, prompt in zip(vectors, prompts, strict=True):
+            vector[:] = self.embed(prompt)
+        return vectors
+
+    def embed(self, prompt: str) -> Vector:
+        # A router that was adapted to one's labels asks for the same prompt twice: for itself, and for the router below it.
+        known, vector = self._last
+        if known != prompt:
+            vector = self._encoder.run(prompt)
+            self._last = prompt, vector
+        return vector.copy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What a checkpoint of ours holds.
+
+    Attributes:
+        model, tokenizer: files.
+        max_tokens: longer prompts are cut, as `truncation` says.
+        quantiles: of its scores; None for prompts that are cut elsewhere than in training.
+    """
+
+    model: Path
+    tokenizer: Path
+    max_tokens: int
+    truncation: str
+    quantiles: ScoreQuantiles | None
+
+    @classmethod
+    def read(cls, where: str, max_length: int | None) -> _Served:
+        checkpoint = load_checkpoint(where, "bert")
+        if checkpoint.meta is None:
+            raise CheckpointError(f"{checkpoint.path}: holds no {META_FILE}, as `routellm train bert` writes it.")
+        trained, positions = checkpoint.field("max_length", int), checkpoint.field("max_positions", int)
+        if max_length is not None and max_length > positions:
+            raise ConfigError(f"max_length is {max_length}; the checkpoint {where!r} reads {positions} tokens at most.")
+        truncation = checkpoint.field("truncation", str) if "truncation" in checkpoint.meta else HEAD
+        quantiles = checkpoint.quantiles() if max_length in (None, trained) else None
+        return cls(checkpoint.file(MODEL), checkpoint.file(TOKENIZER), max_length or trained, truncation, quantiles)
+
+
 class OnnxClassifier:
     """A classifier as an ONNX graph with the output `logits`, float32 of shape (prompts, 3), run by onnxruntime.
 
@@ -148,7 +221,7 @@ class OnnxClassifier:
     """
 
     def __init__(self, model: Path, tokenizer: Path, max_tokens: int, threads: int = 1, truncation: str = HEAD) -> None:
-        self._model = TextModel(model, tokenizer, "logits", max_tokens, truncation=truncation)
+        self._model = TextModel(model, tokenizer, LOGITS, max_tokens, truncation=truncation)
         self._model.probe(LABELS)
         self._threads = threads
         self.fingerprint = f"onnx:{self._model.digest}"
@@ -231,7 +304,7 @@ def win_rates(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _check_whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} of the router 'bert' is {value!r}; it must be a whole number from {least}.")
+        raise ConfigError(f"{name} of 'bert' is {value!r}; it must be a whole number from {least}.")
 
 
 def _read(folder: Path, kind: Any, **arguments: Any) -> Any:

@@ -1,8 +1,8 @@
 """The project's own routers: what the strong model gains on a prompt, by parts fitted to the results of many models.
 
 Two sizes of one family. `gain_fast` looks at the bundled table of word vectors and at a prompt's make-up, in microseconds.
-`gain_accurate` adds what a small fine-tuned encoder (the router `bert`) says, in milliseconds. How the parts are fitted, and
-what each is worth, is in `routellm.training.gain` and in docs/routers.md.
+`gain_accurate` looks at the vectors of a small encoder (that of the router `bert`) in place of the table's, in milliseconds.
+How the parts are fitted, and what each is worth, is in `routellm.training.gain` and in docs/routers.md.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class FastGainRouter(PartsRouter):
 
 
 class AccurateGainRouter(FastGainRouter):
-    """Scores a prompt as `gain_fast` does and by an encoder besides.
+    """Scores a prompt as `gain_fast` does, by an encoder's vectors in place of the table's.
 
     Args:
         checkpoint_path: a folder that `routellm train gain_accurate` wrote, or a hub repository; None takes the shipped one.
 
     Raises:
-        CheckpointError: the checkpoint can't be read, or its encoder's router is another one now.
+        CheckpointError: the checkpoint can't be read, or its encoder is another one now.
         MissingExtraError: the extra `onnx` is not installed.
     """
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routellm.embeddings.base import Vector
+from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.form import FORM_DIM, form_features
 from routellm.errors import CheckpointError
@@ -62,12 +63,14 @@ class PaddingFilter:
     """What tells pieces that belong to a prompt from others.
 
     Attributes:
+        features: read the pieces.
         mean, scale, weights: float32, shape (features.dim + FORM_DIM,): a linear score of a piece by itself.
         first, second: trees on the standardised features of form and on `relations`, whose sum and constant is the chance that
             a piece belongs; the second ones know what the first ones say of the pieces around.
         constants: of the two.
     """
 
+    features: PromptFeatures
     mean: Vector
     scale: Vector
     weights: Vector
@@ -79,23 +82,23 @@ class PaddingFilter:
         """Whether `strip` may take over a millisecond."""
         return SLOW_CHARS < len(prompt) <= MOST_CHARS and "\n" in prompt
 
-    def strip(self, prompt: str, features: PromptFeatures) -> str:
+    def strip(self, prompt: str) -> str:
         """The prompt without pieces that don't belong to it; the very same prompt where all do."""
         if "\n" not in prompt or len(prompt) > MOST_CHARS:
             return prompt
         pieces = pieces_of(prompt)
         if len(pieces) < 2:
             return prompt
-        chances = self.chances(pieces, features)
+        chances = self.chances(pieces)
         least = min(LEAST_CHANCE, max(chances))
         kept = [piece for piece, chance in zip(pieces, chances, strict=True) if chance >= least]
         return prompt if len(kept) == len(pieces) else joined(kept)
 
-    def chances(self, pieces: Sequence[str], features: PromptFeatures) -> list[float]:
+    def chances(self, pieces: Sequence[str]) -> list[float]:
         """For each of two pieces and more, whether it belongs."""
-        vectors = vectors_of(pieces, features)
+        vectors = vectors_of(pieces, self.features)
         standard = standardise(vectors, self.mean, self.scale)
-        dim = features.embedder.dim
+        dim = self.features.embedder.dim
         group = Group.of(pieces, vectors[:, :dim], (standard @ self.weights).tolist())
         rows = np.empty((len(pieces), RELATIONS + standard.shape[1] - dim), dtype=np.float32)
         rows[:, RELATIONS:] = standard[:, dim:]
@@ -104,6 +107,12 @@ class PaddingFilter:
             rows[:, :RELATIONS] = relations(group, chances)
             chances = [min(max(constant + trees.predict(row), 0.0), 1.0) for row in rows]
         return chances
+
+
+def features_of_pieces(features: PromptFeatures) -> PromptFeatures:
+    """What reads the pieces of prompts that are read by `features`: the same, or the bundled table in place of an embedder
+    that takes milliseconds, since a prompt may have dozens of pieces."""
+    return PromptFeatures(load_embedder()) if features.embedder.blocking else features
 
 
 def vectors_of(pieces: Sequence[str], features: PromptFeatures) -> Vector:
@@ -247,14 +256,22 @@ def padding_tensors(padding: PaddingFilter | None) -> dict[str, NDArray[Any]]:
 
 
 def read_padding(checkpoint: Checkpoint, features: PromptFeatures, remedy: str) -> PaddingFilter | None:
-    """The filter that a checkpoint holds for pieces read by `features`; None where it was made without one.
+    """The filter that a checkpoint holds for prompts read by `features`; None where it was made without one.
 
     Raises:
-        CheckpointError: the filter is of another version, or its tensors are missing or don't fit.
+        CheckpointError: the filter is of another version or was fitted to another embedder's vectors, or its tensors are
+            missing or don't fit.
     """
-    version = (checkpoint.meta or {}).get("padding_version")
+    meta = checkpoint.meta or {}
+    version = meta.get("padding_version")
     if version is None:
         return None
+    whole, features = features, features_of_pieces(features)
+    ours, fitted_to = features.embedder.fingerprint, meta.get("padding_fingerprint", whole.embedder.fingerprint)
+    if fitted_to != ours:
+        raise CheckpointError(
+            f"{checkpoint.path}: its filter of padding was fitted to vectors of {fitted_to!r}, not of {ours!r}. {remedy}"
+        )
     if version != PADDING_VERSION:
         raise CheckpointError(
             f"{checkpoint.path}: needs padding_version {version!r}; this release has {PADDING_VERSION}. {remedy}"
@@ -271,4 +288,5 @@ def read_padding(checkpoint: Checkpoint, features: PromptFeatures, remedy: str) 
     fits += [trees_fit(feature, threshold, value, columns) for feature, threshold, value in (one, two)]
     if not all(fits):
         raise CheckpointError(f"{checkpoint.path}: the tensors of its filter of padding don't fit together. {remedy}")
-    return PaddingFilter(mean, scale, weights, Trees(*one), Trees(*two), (float(constants[0]), float(constants[1])))
+    trees = Trees(*one), Trees(*two)
+    return PaddingFilter(features, mean, scale, weights, *trees, (float(constants[0]), float(constants[1])))

@@ -37,10 +37,12 @@ class PartsRouter(Router):
     Attributes:
         kind: the name in `router.json`.
         remedy: what to do where a checkpoint does not fit this release any more.
+        embedding_model: names the embedder, as `load_embedder` takes it.
     """
 
     kind: ClassVar[str]
     remedy: ClassVar[str]
+    embedding_model: str | dict[str, Any]
 
     def __init__(self, checkpoint_path: str | Path) -> None:
         checkpoint = load_checkpoint(checkpoint_path, self.kind)
@@ -51,6 +53,7 @@ class PartsRouter(Router):
                 )
         priors = _read_priors(checkpoint, self.remedy)
         features = _shared_features(checkpoint, priors.values()) or read_features(checkpoint)
+        self.embedding_model = checkpoint.field("embedder", (str, dict))
         words = checkpoint.field("words_version", (int, type(None))) is not None
         viewer = Viewer(features, priors, words=words, padding=read_padding(checkpoint, features, self.remedy))
         self._bind(_read_parts(checkpoint, viewer, self.remedy), viewer)
@@ -111,6 +114,7 @@ def meta_of(viewer: Viewer) -> dict[str, Any]:
         "form_version": FORM_VERSION,
         "words_version": WORDS_VERSION if viewer.words else None,
         "padding_version": PADDING_VERSION if viewer.padding else None,
+        "padding_fingerprint": viewer.padding.features.embedder.fingerprint if viewer.padding else None,
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routellm.embeddings.base import Vector
+from routellm.embeddings.courtesy import without_courtesy
 from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.form import FORM_NAMES, form_features, form_features_batch
 from routellm.embeddings.normal import without_repeats
@@ -54,7 +55,8 @@ _NOTHING = np.empty(0, dtype=np.float32)
 
 
 class Viewer:
-    """Looks at prompts, without the sentences and lines that they say again, and without padding if there is a filter for it.
+    """Looks at prompts, without courtesies, without the sentences and lines that they say again, and without padding if there
+    is a filter for it.
 
     Args:
         features: give the embedding and the surface features.
@@ -83,8 +85,8 @@ class Viewer:
 
     def read(self, prompt: str) -> str:
         """What of a prompt is looked at."""
-        prompt = without_repeats(prompt)
-        return prompt if self.padding is None else self.padding.strip(prompt, self.features)
+        prompt = without_repeats(without_courtesy(prompt))
+        return prompt if self.padding is None else self.padding.strip(prompt)
 
     def see(self, prompt: str) -> View:
         """One prompt's view."""

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import routellm
 from routellm.calibration.quantiles import ScoreQuantiles
@@ -25,7 +25,7 @@ from routellm.embeddings.words import WORDS_VERSION
 from routellm.errors import ConfigError
 from routellm.routers.adapted import KIND
 from routellm.routers.checkpoint import save_checkpoint
-from routellm.routers.parts_router import tensors_of
+from routellm.routers.parts_router import PartsRouter, tensors_of
 from routellm.routers.routers import ROUTER_CLS, Router, build_router
 from routellm.routers.views import Viewer
 from routellm.training.adapt_card import adapted_card
@@ -34,6 +34,8 @@ from routellm.training.adapt_model import Adapted, adapt
 from routellm.training.card import with_interval
 from routellm.training.reading import file_hashes
 from routellm.training.testprompts import TestPrompts
+
+EmbedderSpec: TypeAlias = str | dict[str, Any]
 
 _EXAMPLES = """
 routellm adapt --labels labels.jsonl --output my-router
@@ -51,9 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, ROUTER_CLS) if arguments.config else {}
     names = list(dict.fromkeys(arguments.router))
     priors = {name: _prior(name, config.get(name, {})) for name in names}
-    viewer = Viewer(PromptFeatures(load_embedder(arguments.embedding_model)), priors)
+    shipped = names[0]
+    embedding_model, features = features_for(priors[shipped], arguments.embedding_model)
+    viewer = Viewer(features, priors)
     adapted = adapt(labels, viewer, arguments.seed)
-    shipped, verdict = names[0], adapted.verdict
+    verdict = adapted.verdict
     wins = int(labels.won.sum())
     _say(f"{len(labels.prompts):,} prompts, {wins:,} won by the strong model; {time.perf_counter() - start:.1f} s")
     measured = {shipped: verdict.shipped, "adapted": verdict.adapted, "difference": verdict.difference}
@@ -65,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"stay with {shipped}, or save it all the same with --force."
         )
     if arguments.output and (verdict.better or arguments.force):
-        _say(f"saved {_save(arguments, labels, adapted, viewer, config)}")
+        _say(f"saved {_save(arguments, embedding_model, labels, adapted, viewer, config)}")
     return OK if verdict.better or arguments.force else FAILURE
 
 
@@ -76,14 +80,31 @@ def _prior(name: str, settings: Mapping[str, Any]) -> Router:
     return router
 
 
+def features_for(router: Router, given: str | None = None) -> tuple[EmbedderSpec, PromptFeatures]:
+    """The embedder for adapting a router, and the features with it.
+
+    Args:
+        given: an embedder to take; None takes the one that the router looks at prompts by, where it is a sum of parts, and
+            else the bundled table.
+    """
+    if given is None and isinstance(router, PartsRouter):
+        return router.embedding_model, router.features
+    return given or "static", PromptFeatures(load_embedder(given))
+
+
 def _save(
-    arguments: argparse.Namespace, labels: Labels, adapted: Adapted, viewer: Viewer, config: Mapping[str, Mapping[str, Any]]
+    arguments: argparse.Namespace,
+    embedding_model: EmbedderSpec,
+    labels: Labels,
+    adapted: Adapted,
+    viewer: Viewer,
+    config: Mapping[str, Mapping[str, Any]],
 ) -> Path:
     n = len(labels.prompts)
     quantiles = ScoreQuantiles.of(adapted.win_rates, f"cross-validated scores of the {n:,} labelled prompts")
     verdict = adapted.verdict
     meta = {
-        "embedder": arguments.embedding_model,
+        "embedder": embedding_model,
         "embedder_fingerprint": viewer.features.embedder.fingerprint,
         "surface_version": viewer.features.surface_version,
         "form_version": FORM_VERSION,
@@ -142,7 +163,9 @@ def build_parser(prog: str = "python -m routellm.training.adapt") -> argparse.Ar
     add("--weak-model", metavar="NAME", help="the cheap one")
     add("--output", metavar="DIR", help="where the checkpoint goes (default: measure only)")
     add("--force", action="store_true", help="save it also where it is not shown to be better; the model card says so")
-    add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static)")
+    add("--embedding-model", metavar="NAME",
+        help="the embedder: static, bert, ... (default: the one of the router to adapt, if it is gain_fast, gain_accurate or "
+        "adapted itself, and else static)")  # fmt: skip
     add("--seed", type=int, default=0, metavar="N", help="of folds, trees and intervals (default: 0)")
     return parser
 

@@ -24,7 +24,7 @@ FOLDS = 5
 FORM_WEIGHT = 0.7
 """Length of a mean form vector beside that of a mean embedding in the linear part."""
 
-PENALTY = 30.0
+PENALTY = 10.0
 """Of the ridge regressions, whose rows have a length of about 1: in units of labels."""
 
 LOSS_WEIGHT = 0.5

@@ -110,7 +110,7 @@ class BertTrainer(Trainer):
 
         logits, rates = bert_fit.logits_of(model, examples, checking), examples.share @ examples.class_rates(training)
         offset = bert_export.serving_offset(logits, rates)
-        files = bert_export.export_classifier(model, folder, offset, [examples.ids[row] for row in checking.tolist()], work)
+        files = bert_export.export_classifier(model, folder, offset, work)
         served = OnnxClassifier(files[ONNX], files[TOKENIZER], arguments.max_length, truncation=arguments.truncation)
         near = bert_export.agreement(served, [examples.prompts[row] for row in checking.tolist()], logits + offset)
         report(f"int8 against float32 on {len(checking):,} prompts: rank correlation {near['int8_rank_correlation']:.4f}")

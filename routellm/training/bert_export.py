@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,8 @@ from numpy.typing import NDArray
 
 from routellm.embeddings.onnx import TOKENIZER
 from routellm.routers.bert import MODEL, OnnxClassifier, win_rates
-from routellm.training.bert_graph import Readout, write_graph
+from routellm.training.bert_graph import write_graph
 from routellm.training.bert_model import LICENCE, PromptClassifier, shape_of
-
-READ_OUT_PROMPTS = 256
-"""So many prompts say how the last layer is read; see `Readout`."""
 
 
 def serving_offset(logits: NDArray[np.float64], rates: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -35,14 +31,11 @@ def serving_offset(logits: NDArray[np.float64], rates: NDArray[np.float64]) -> N
     return np.asarray(offset - offset.mean())
 
 
-def export_classifier(
-    model: PromptClassifier, encoder: Path, offset: NDArray[np.float64], prompts: Sequence[NDArray[np.int32]], out: Path
-) -> dict[str, Path]:
+def export_classifier(model: PromptClassifier, encoder: Path, offset: NDArray[np.float64], out: Path) -> dict[str, Path]:
     """Write the graph, with the offset in its last layer, the tokenizer, and the encoder's licence where it comes with one.
 
     Args:
         encoder: the folder that the encoder was loaded from.
-        prompts: token ids of some prompts; about `READ_OUT_PROMPTS` of them, evenly spread, are looked at.
         out: the folder to write to.
 
     Returns:
@@ -50,12 +43,9 @@ def export_classifier(
     """
     with torch.no_grad():
         model.head.bias.copy_(torch.from_numpy(offset))
-    model.eval()
     weights = {name: tensor.detach().double().numpy() for name, tensor in model.state_dict().items()}
-    shape = shape_of(model.encoder)
     out.mkdir(parents=True, exist_ok=True)
-    looked_at = prompts[:: -(-len(prompts) // READ_OUT_PROMPTS)]
-    write_graph(weights, shape, Readout.fit(weights, shape, *_last_layer(model, looked_at)), out / MODEL)
+    write_graph(weights, shape_of(model.encoder), out / MODEL)
     copied = [name for name in (TOKENIZER, LICENCE) if (encoder / name).is_file()]
     for name in copied:
         shutil.copyfile(encoder / name, out / name)
@@ -78,25 +68,3 @@ def agreement(served: OnnxClassifier, prompts: list[str], exact: NDArray[np.floa
         "int8_largest_difference": float(np.abs(ours - theirs).max()),
         "int8_rank_correlation": float(np.corrcoef(ranks)[0, 1]),
     }
-
-
-def _last_layer(
-    model: PromptClassifier, prompts: Sequence[NDArray[np.int32]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each token of the prompts: what comes out of the last layer's attention, and what its second matrix is applied to."""
-    before: list[NDArray[np.float64]] = []
-    hidden: list[NDArray[np.float64]] = []
-
-    def note(module: torch.nn.Module, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-        hidden.append(inputs[0][0].double().numpy())
-        before.append(inputs[1][0].double().numpy())
-
-    hook = model.encoder.encoder.layer[-1].output.register_forward_pre_hook(note)
-    try:
-        with torch.inference_mode():
-            for ids in prompts:
-                row = torch.from_numpy(ids.astype(np.int64))[None]
-                model(row, torch.ones_like(row))
-    finally:
-        hook.remove()
-    return np.concatenate(before), np.concatenate(hidden)

@@ -1,8 +1,7 @@
 """The ONNX graph that a fine-tuned encoder is served as: 8-bit weights, and onnxruntime's own operators for the rest.
 
 Written node by node, since what an exporter makes of the encoder's code pads, masks and reshapes for batches that are never
-served: prompts go through it one by one. Beside leaving that out, it does without most of the last feed-forward network's
-second matrix; see `Readout`.
+served: prompts go through it one by one.
 """
 
 from __future__ import annotations
@@ -15,24 +14,22 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from routellm.routers.bert import LOGITS, VECTOR
+
 Array: TypeAlias = NDArray[np.floating[Any]]
 Weights: TypeAlias = Mapping[str, Array]
 """A `PromptClassifier`'s parameters by name."""
 
-INPUT, OUTPUT = "input_ids", "logits"
+INPUT = "input_ids"
 OPERATORS = "com.microsoft"
 ACTIVATIONS = {"gelu": "Gelu", "gelu_new": "FastGelu", "gelu_pytorch_tanh": "FastGelu", "gelu_fast": "FastGelu"}
 """What transformers calls an activation -> the operator that computes it."""
-
-READ_SHARE = 1 / 6
-"""Of the last hidden state's width: how many directions of the last feed-forward network's output are computed."""
 
 _EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 _QUERY, _KEY, _VALUE = (f"attention.self.{name}" for name in ("query", "key", "value"))
 _DENSE = (_QUERY, _KEY, _VALUE, "attention.output.dense", "intermediate.dense", "output.dense")
 _NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 _OPSET, _IR = 18, 10
-_SMALLEST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,66 +57,32 @@ def parameter_names(layers: int) -> set[str]:
     return embeddings | {f"{part}.{kind}" for part in (*parts, "embeddings.LayerNorm") for kind in ("weight", "bias")}
 
 
-@dataclass(frozen=True, slots=True)
-class Readout:
-    """How logits are read off the last layer, without its whole output.
-
-    The output of a token is y = z + W h + b, normalised: z is what comes out of the attention, W h out of the feed-forward
-    network. The classifier sees three directions of y, and its length by way of the normalisation. So W h is computed in a
-    subspace alone: the three directions, and those in which it is largest. What the others add to the square of the length is
-    taken to be the same for all tokens.
-
-    Attributes:
-        basis: orthonormal, shape (width, rank); its first columns span the three directions. With rank = width all is exact.
-        rest: what the other directions add to the variance of y, on average.
-    """
-
-    basis: Array
-    rest: float
-
-    @classmethod
-    def fit(cls, weights: Weights, shape: Shape, before: Array, hidden: Array) -> Readout:
-        """Choose the subspace by what some prompts' tokens make of the layer.
-
-        Args:
-            before: z of each token, shape (tokens, width).
-            hidden: h of each token, shape (tokens, width of the feed-forward network).
-        """
-        matrix, bias, directions = _last_layer(weights, shape)
-        width = len(bias)
-        rank = min(width, -(-int(width * READ_SHARE) // 16) * 16)
-        added = hidden @ matrix
-        seen, _ = np.linalg.qr(directions)
-        unseen = added - added @ seen @ seen.T
-        _, largest = np.linalg.eigh(unseen.T @ unseen)  # the largest come last
-        basis, _ = np.linalg.qr(np.hstack([directions, largest[:, ::-1]])[:, :rank])
-        kept = _centred(before, 1) + bias
-        whole, near = kept + added, _squares(kept) + _squares((kept + added) @ basis) - _squares(kept @ basis)
-        return cls(basis, float((_squares(whole) - near).mean() / width))
-
-
-def write_graph(weights: Weights, shape: Shape, readout: Readout, path: Path) -> None:
-    """Write the graph: `input_ids`, int64 of shape (1, tokens), to `logits`, float32 of shape (1, 3)."""
+def write_graph(weights: Weights, shape: Shape, path: Path) -> None:
+    """Write the graph: `input_ids`, int64 of shape (1, tokens), to `logits`, float32 of shape (1, 3), and to what these are
+    read from, the mean of the last hidden states, `sentence_embedding`, float32 of shape (1, width)."""
     import onnx
     from onnx import TensorProto, helper
 
     graph = _Graph()
-    last = f"encoder.encoder.layer.{shape.layers - 1}"
     hidden = _embed(graph, weights, shape)
     for layer in range(shape.layers):
         name = f"encoder.encoder.layer.{layer}"
         attended = _attend(graph, weights, shape, name, hidden)
         wide = graph.dense(attended, *_linear(weights, f"{name}.intermediate.dense"))
         active = graph.add(ACTIVATIONS[shape.activation], [wide], domain=OPERATORS)
-        if name != last:
-            out = graph.dense(active, *_linear(weights, f"{name}.output.dense"))
-            hidden = graph.normalise([out, attended], weights, f"{name}.output.LayerNorm", shape.epsilon)
-    _read_out(graph, weights, shape, readout, attended, active)
+        out = graph.dense(active, *_linear(weights, f"{name}.output.dense"))
+        hidden = graph.normalise([out, attended], weights, f"{name}.output.LayerNorm", shape.epsilon)
+    pooled = graph.add("ReduceMean", [hidden, graph.axes(1)], keepdims=0, name=VECTOR)
+    matrix, bias = _linear(weights, "head")
+    graph.add("Add", [graph.add("MatMul", [pooled, graph.floats(matrix)]), graph.floats(bias)], name=LOGITS)
     made = helper.make_graph(
         graph.nodes,
         "classifier",
         [helper.make_tensor_value_info(INPUT, TensorProto.INT64, [1, "tokens"])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, 3])],
+        [
+            helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [1, len(bias)]),
+            helper.make_tensor_value_info(VECTOR, TensorProto.FLOAT, [1, len(matrix)]),
+        ],
         graph.constants,
     )
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(OPERATORS, 1)]
@@ -192,16 +155,6 @@ def _linear(weights: Weights, name: str) -> tuple[Array, Array]:
     return weights[f"{name}.weight"].T, weights[f"{name}.bias"]
 
 
-def _centred(values: Array, axis: int) -> Array:
-    shifted: Array = values - values.mean(axis=axis, keepdims=True)
-    return shifted
-
-
-def _squares(rows: Array) -> Array:
-    sums: Array = (rows**2).sum(axis=1)
-    return sums
-
-
 def _embed(graph: _Graph, weights: Weights, shape: Shape) -> str:
     words, positions, types = (weights[f"encoder.embeddings.{name}.weight"] for name in _EMBEDDINGS)
     codes, scale, zero = graph.quantised(quantise_table(words))
@@ -227,30 +180,3 @@ def _attend(graph: _Graph, weights: Weights, shape: Shape, name: str, hidden: st
     )
     out = graph.dense(attention, *_linear(weights, f"{name}.attention.output.dense"))
     return graph.normalise([out, hidden], weights, f"{name}.attention.output.LayerNorm", shape.epsilon)
-
-
-def _last_layer(weights: Weights, shape: Shape) -> tuple[Array, Array, Array]:
-    """The last feed-forward network's second matrix and bias, without what moves all of a token's values alike, and what the
-    classifier sees of a token's centred values, shape (width, 3)."""
-    name = f"encoder.encoder.layer.{shape.layers - 1}.output"
-    matrix, bias = _linear(weights, f"{name}.dense")
-    directions = weights[f"{name}.LayerNorm.weight"][:, None] * weights["head.weight"].T
-    return _centred(matrix, 1), bias - bias.mean(), _centred(directions, 0)
-
-
-def _read_out(graph: _Graph, weights: Weights, shape: Shape, readout: Readout, attended: str, active: str) -> None:
-    matrix, bias, directions = _last_layer(weights, shape)
-    basis, each = readout.basis, graph.axes(-1)
-    centred = graph.add("Sub", [attended, graph.add("ReduceMean", [attended, each])])
-    kept = graph.add("Add", [centred, graph.floats(bias)])
-    part = graph.add("MatMul", [kept, graph.floats(basis)])
-    seen = graph.add("Add", [part, graph.dense(active, matrix @ basis)])
-    squares = [graph.add("ReduceSumSquare", [rows, each]) for rows in (kept, seen, part)]
-    square = graph.add("Sub", [graph.add("Add", squares[:2]), squares[2]])
-    scaled = graph.add("Mul", [square, graph.floats(1 / len(bias))])
-    variance = graph.add("Add", [scaled, graph.floats(readout.rest + shape.epsilon)])
-    spread = graph.add("Sqrt", [graph.add("Max", [variance, graph.floats(_SMALLEST_VARIANCE)])])
-    tokens = graph.add("Div", [graph.add("MatMul", [seen, graph.floats(basis.T @ directions)]), spread])
-    mean = graph.add("ReduceMean", [tokens, graph.axes(1)], keepdims=0)
-    shift = weights[f"encoder.encoder.layer.{shape.layers - 1}.output.LayerNorm.bias"]
-    graph.add("Add", [mean, graph.floats(weights["head.weight"] @ shift + weights["head.bias"])], name=OUTPUT)

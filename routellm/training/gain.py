@@ -10,8 +10,9 @@ What is so of exam questions need not be of other prompts. A kind that `--option
 list options, by a ridge regression without trees, and counts for such prompts only. It is centred on them, so that listing
 options by itself moves a prompt neither up nor down. `--kind-weight` makes kinds count for more, or for less.
 
-`gain_accurate` adds the log-odds of another router, `bert` if nothing else is said, divided by their spread as well.
-`gain_fast` can learn some of what that router knows (`--teacher bert`): a student of its log-odds joins the sum. That takes no
+`gain_accurate` is the same sum on the vectors of an encoder, that of `bert` if nothing else is said, in place of the table's.
+
+Either can learn some of what another router knows (`--teacher bert`): a student of its log-odds joins the sum. That takes no
 labels, so the student learns from further prompts too (`--teacher-prompts`).
 
 Both can leave out of a prompt what was put around its question (`--padding-prompts`, `routellm.routers.padding`); all that is
@@ -28,19 +29,18 @@ import numpy as np
 
 from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.features import PromptFeatures
-from routellm.errors import ConfigError, DataError
+from routellm.errors import DataError
 from routellm.routers.gain import AccurateGainRouter, FastGainRouter
 from routellm.routers.padding import padding_tensors
 from routellm.routers.parts import lists_options
 from routellm.routers.parts_router import meta_of, tensors_of
-from routellm.routers.routers import Router, build_router
 from routellm.routers.views import Viewer
 from routellm.training.adapt_fit import Scale
 from routellm.training.dataset import held_prompts
-from routellm.training.gain_fit import Floats, balanced, fit_members, fold, gather, platt, spread_of
+from routellm.training.gain_fit import balanced, fit_members, fold, gather, platt
 from routellm.training.gain_kinds import KindSettings, add_kind_arguments, check_above_0
 from routellm.training.gain_padding import learn_padding
-from routellm.training.teaching import add_teacher_arguments, check_teacher, learn
+from routellm.training.teaching import add_teacher_arguments, find_teacher, learn
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 
 
@@ -52,21 +52,28 @@ class FastGainTrainer(Trainer):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        _add_shared_arguments(parser)
+        add_kind_arguments(parser)
+        add = parser.add_argument
+        add("--penalty", type=float, default=1.0, help="of the ridge regressions, a row's weight as unit (default: 1)")
+        add("--padding-prompts", metavar="FILE",
+            help="learn to leave out of a prompt what was put around its question, from these prompts and those of the data; "
+            "no labels needed (default: whatever stands in a prompt counts)")  # fmt: skip
+        add("--embedding-model", default="static", metavar="NAME",
+            help="the embedder: static, bert (the encoder of that router), or another with its argument, such as "
+            "bert:DIR (default: %(default)s)")  # fmt: skip
         add_teacher_arguments(parser)
 
     def fit(self, data: TrainingData, arguments: argparse.Namespace, work: Path, report: Report) -> Trained:
-        self._check(arguments)
+        check_above_0("--penalty", arguments.penalty)
+        teacher = find_teacher(arguments)
         gains = gather(data.rows, data.strong, data.weak)
         kinds = gains.kinds()
         kind_settings = KindSettings.of(arguments, gains.sources)
-        priors = self._priors(arguments)
         features = PromptFeatures(load_embedder(arguments.embedding_model))
         held = held_prompts(data.rows, data.held)
         is_held = np.array([prompt in held for prompt in gains.prompts])
         padding, about = learn_padding(arguments, gains, is_held, features, data.seed, report)
-        built = {entry["router"]: _build_prior(entry) for entry in priors}
-        viewer = Viewer(features, built, words=False, padding=padding)
+        viewer = Viewer(features, {}, words=False, padding=padding)
         report(f"looking at {len(gains.prompts):,} prompts")
         seen = viewer.see_batch(gains.prompts)
         scale, listing = Scale.of(seen.form[~is_held]), lists_options(seen.form)
@@ -76,15 +83,12 @@ class FastGainTrainer(Trainer):
         members = fit_members(gains, view, listing, fitting, kind_settings, arguments.penalty, data.seed)
         settings = {"kinds": list(kinds), **kind_settings.about(), "penalty": arguments.penalty, **about}
         metrics: dict[str, Any] = {}
-        if arguments.teacher:
-            lesson = learn(arguments, viewer, scale, gains.prompts, view, is_held, data.seed, report)
+        if teacher:
+            lesson = learn(teacher, arguments, viewer, scale, gains.prompts, view, is_held, data.seed, report)
             members = members.joined_by(lesson.student, arguments.teacher_weight, view, listing)
             settings |= lesson.about
             metrics["correlation_with_teacher"] = lesson.correlation
         scores = members.scores(view, listing)
-        share = 1.0 / spread_of(scores)
-        weights = self._prior_weights(arguments, view.prior.astype(np.float64))
-        mixed = share * scores + view.prior @ weights
         # Probabilities are meant to be those of the pair's own comparisons, where a kind was named for them.
         shown = np.concatenate([kinds[kind] for kind in arguments.across or kinds])
         shown = shown[is_held[gains.prompt[shown]]]
@@ -92,74 +96,24 @@ class FastGainTrainer(Trainer):
             raise DataError(
                 "No validation prompt has a comparison to calibrate by; give more data, or a larger --validation-share."
             )
-        slope, bias = platt(mixed[gains.prompt[shown]], gains.won[shown], balanced(gains.source[shown]))
-        parts = fold(members, share, weights, scale, slope, bias)
+        slope, bias = platt(scores[gains.prompt[shown]], gains.won[shown], balanced(gains.source[shown]))
+        parts = fold(members, scale, slope, bias)
         return Trained(
             router=self.router_class.from_parts(parts, viewer),
             tensors=tensors_of(parts) | padding_tensors(padding),
-            meta={"embedder": arguments.embedding_model, **meta_of(viewer), "priors": priors},
+            meta={"embedder": arguments.embedding_model, **meta_of(viewer), "priors": []},
             settings=settings,
             metrics={"slope": slope, "validation_prompts_of_the_calibration": len(shown), **metrics},
         )
 
-    def _check(self, arguments: argparse.Namespace) -> None:
-        check_above_0("--penalty", arguments.penalty)
-        check_teacher(arguments)
-
-    def _priors(self, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-        """The routers whose log-odds go into the sum, as `router.json` names them."""
-        return []
-
-    def _prior_weights(self, arguments: argparse.Namespace, prior: Floats) -> Floats:
-        """The weights of their log-odds, shape (n_priors,), beside a sum of the members with a spread of 1."""
-        return np.zeros(0)
-
 
 class AccurateGainTrainer(FastGainTrainer):
-    """Fits `gain_accurate`: train `bert`, or another router, on the same data with the same seed and share first, so that the
-    same prompts are for validation."""
+    """Fits `gain_accurate`."""
 
-    summary = "gain_fast and an encoder, milliseconds a decision (train bert on the same data first)"
+    summary = "gain_fast's sum on an encoder's vectors, milliseconds a decision (numpy, and the reading of all prompts)"
     router_class = AccurateGainRouter
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        _add_shared_arguments(parser)
-        parser.set_defaults(teacher=None)  # what it is to know of another router it asks that router
-        add = parser.add_argument
-        add("--prior", default="bert", metavar="NAME", help="the router whose log-odds are added (default: bert)")
-        add("--prior-path", metavar="DIR", help="its checkpoint (default: the shipped one)")
-        add("--prior-weight", type=float, default=1.0, metavar="X",
-            help="how much of it, beside everything else as 1 (default: 1)")  # fmt: skip
-
-    def _check(self, arguments: argparse.Namespace) -> None:
-        check_above_0("--penalty", arguments.penalty)
-        check_above_0("--prior-weight", arguments.prior_weight)
-
-    def _priors(self, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-        given = {"checkpoint_path": arguments.prior_path} if arguments.prior_path else {}
-        return [{"router": arguments.prior, "arguments": given}]
-
-    def _prior_weights(self, arguments: argparse.Namespace, prior: Floats) -> Floats:
-        return np.asarray(arguments.prior_weight / np.maximum(prior.std(axis=0), 1e-9), dtype=np.float64)
-
-
-def _add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    add_kind_arguments(parser)
-    add = parser.add_argument
-    add("--penalty", type=float, default=1.0, help="of the ridge regressions, a row's weight as unit (default: 1)")
-    add("--padding-prompts", metavar="FILE",
-        help="learn to leave out of a prompt what was put around its question, from these prompts and those of the data; "
-        "no labels needed (default: whatever stands in a prompt counts)")  # fmt: skip
-    add("--embedding-model", default="static", metavar="NAME", help="the embedder (default: static, the bundled one)")
-
-
-def _build_prior(entry: dict[str, Any]) -> Router:
-    """The router that an entry of `priors` names; the entry gets its fingerprint."""
-    router = build_router(entry["router"], entry["arguments"])
-    if router.fingerprint is None:
-        raise ConfigError(
-            f"--prior {entry['router']!r} can't be built on: nothing vouches that it scores a prompt alike each time."
-        )
-    entry["fingerprint"] = router.fingerprint
-    return router
+        FastGainTrainer.add_arguments(parser)
+        parser.set_defaults(embedding_model="bert")

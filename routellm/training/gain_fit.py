@@ -233,27 +233,22 @@ def platt(scores: Floats, won: Floats, weights: Floats) -> tuple[float, float]:
     return slope, float(line[1] - slope * scores.mean())
 
 
-def fold(members: Members, share: float, prior: Floats, scale: Scale, slope: float, bias: float) -> Parts:
-    """Everything in units of log-odds: the linear models become one, and so do the trees.
-
-    Args:
-        share: what the members' sum is multiplied by, beside `prior`, the weights of the prior routers' log-odds.
-    """
-    factor = slope * share
+def fold(members: Members, scale: Scale, slope: float, bias: float) -> Parts:
+    """Everything in units of log-odds, `slope` times the members' sum: the linear models become one, and so do the trees."""
     trees = [
-        Trees(each.feature, each.threshold, np.float32(factor / divisor) * each.value) for each, divisor in members.boosted
+        Trees(each.feature, each.threshold, np.float32(slope / divisor) * each.value) for each, divisor in members.boosted
     ]
     together = joined(trees)
-    rows = [_sum(members.linear, factor)]
+    rows = [_sum(members.linear, slope)]
     if members.options_only:
-        rows.append(_sum([*members.linear, *members.options_only], factor))
+        rows.append(_sum([*members.linear, *members.options_only], slope))
     return Parts(
         form_mean=scale.mean,
         form_scale=scale.spread,
         embedding=np.array([row.embedding for row in rows], dtype=np.float32),
         form=np.array([row.form for row in rows], dtype=np.float32),
         words=np.empty(0, dtype=np.float32),
-        prior=(slope * prior).astype(np.float32),
+        prior=np.empty(0, dtype=np.float32),
         trees=Trees(together.feature, together.threshold, together.value * np.float32(len(trees))),
         bias=np.array([bias + row.constant for row in rows], dtype=np.float32),
     )

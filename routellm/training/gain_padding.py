@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from routellm.embeddings.base import Vector
 from routellm.embeddings.features import PromptFeatures
 from routellm.errors import DataError
-from routellm.routers.padding import MOST_CHARS, Group, PaddingFilter, relations, vectors_of
+from routellm.routers.padding import MOST_CHARS, Group, PaddingFilter, features_of_pieces, relations, vectors_of
 from routellm.routers.parts import Trees, standardise
 from routellm.routers.pieces import MOST, pieces_of
 from routellm.training.boosting import TreeSettings, fit_trees
@@ -64,6 +64,7 @@ def learn_padding(
 
     Args:
         held: which of `gains.prompts` are for validation, and so not for fitting: bool, shape (len(gains.prompts),).
+        features: read the prompts.
 
     Raises:
         DataError: the file can't be read, or no prompt has several pieces.
@@ -71,6 +72,7 @@ def learn_padding(
     file = arguments.padding_prompts
     if file is None:
         return None, {}
+    features = features_of_pieces(features)
     others = further_prompts(file, set(gains.prompts), report)
     known = np.flatnonzero(~held)
     source = np.zeros(len(gains.prompts), dtype=np.int64)
@@ -118,7 +120,7 @@ def fit_padding_filter(prompts: Sequence[str], chances: Floats, features: Prompt
         fitted.append((trees, constant))
     (first, one), (second, two) = fitted
     linear = _ridge(standard, belongs, weights).astype(np.float32)
-    return PaddingFilter(mean, scale, linear, first, second, (one, two))
+    return PaddingFilter(features, mean, scale, linear, first, second, (one, two))
 
 
 def _own_scores(rows: Vector, belongs: Floats, weights: Floats, half: NDArray[np.intp]) -> Floats:

@@ -1,4 +1,4 @@
-"""What `gain_fast` can learn of a slower router: a student of its log-odds, which takes prompts and no labels."""
+"""What `gain_fast` and `gain_accurate` can learn of another router: a student of its log-odds, which takes no labels."""
 
 from __future__ import annotations
 
@@ -49,18 +49,27 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         help="how much of it, beside everything else as 1 (default: 0.25)")  # fmt: skip
 
 
-def check_teacher(arguments: argparse.Namespace) -> None:
-    """Check what `add_teacher_arguments` added.
+def find_teacher(arguments: argparse.Namespace) -> Router | None:
+    """The teacher that the arguments name; None where they name none.
 
     Raises:
-        ConfigError: the weight is out of its range, or a flag speaks of a teacher that there is not.
+        ConfigError: the weight is out of its range, a flag speaks of a teacher that there is not, or nothing vouches that the
+            teacher scores a prompt alike each time.
+        CheckpointError: its checkpoint can't be read.
     """
     check_above_0("--teacher-weight", arguments.teacher_weight)
     if arguments.teacher is None and (arguments.teacher_path or arguments.teacher_prompts):
         raise ConfigError("--teacher-path and --teacher-prompts speak of a teacher; name one by --teacher.")
+    if arguments.teacher is None:
+        return None
+    teacher = build_router(arguments.teacher, {"checkpoint_path": arguments.teacher_path} if arguments.teacher_path else {})
+    if teacher.fingerprint is None:
+        raise ConfigError(f"--teacher {arguments.teacher!r}: nothing vouches that it scores a prompt alike each time.")
+    return teacher
 
 
 def learn(
+    teacher: Router,
     arguments: argparse.Namespace,
     viewer: Viewer,
     scale: Scale,
@@ -78,12 +87,8 @@ def learn(
         held: which of `prompts` are for validation, and so not for fitting: bool, shape (len(prompts),).
 
     Raises:
-        ConfigError: nothing vouches that the teacher scores a prompt alike each time.
         DataError: the file of prompts can't be read.
     """
-    teacher = build_router(arguments.teacher, {"checkpoint_path": arguments.teacher_path} if arguments.teacher_path else {})
-    if teacher.fingerprint is None:
-        raise ConfigError(f"--teacher {arguments.teacher!r}: nothing vouches that it scores a prompt alike each time.")
     others = further_prompts(arguments.teacher_prompts, set(prompts), report) if arguments.teacher_prompts else []
     report(f"{arguments.teacher} scores {len(prompts) + len(others):,} prompts")
     target = _log_odds_of(teacher, [*prompts, *others])

@@ -44,6 +44,22 @@ def test_an_onnx_folder_is_loaded(tmp_path: Path) -> None:
     assert load_embedder({"type": "onnx", "path": write_encoder(tmp_path)}).fingerprint.startswith("onnx:")
 
 
+def test_a_name_may_have_its_first_argument_behind_a_colon(tmp_path: Path) -> None:
+    table = load_embedder(f"static:{BUNDLED}")
+    assert isinstance(table, StaticEmbedder)
+    assert table.fingerprint == load_embedder("static").fingerprint
+    require("onnxruntime")
+    folder = write_encoder(tmp_path / "a:b")  # only the first colon tells the name from its argument
+    assert load_embedder(f"onnx:{folder}").fingerprint == load_embedder({"type": "onnx", "path": folder}).fingerprint
+
+
+def test_the_argument_of_the_embedder_openai_is_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    embedder = load_embedder("openai:text-embedding-3-large")
+    assert isinstance(embedder, OpenAIEmbedder)
+    assert (embedder.model, embedder.dim) == ("text-embedding-3-large", 3072)
+
+
 def test_an_embedder_of_ones_own_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     class Mine(Embedder):
         dim, fingerprint = 2, "mine"
@@ -73,11 +89,32 @@ def test_an_embedder_of_ones_own_is_found_by_its_name(monkeypatch: pytest.Monkey
         ({"type": ["static"]}, ConfigError, "needs a `type`"),
         (3, ConfigError, "not 3"),
         ({"type": "static", "path": "/nowhere"}, CheckpointError, "No static table"),
+        ("static:/nowhere", CheckpointError, "No static table in '/nowhere'"),
+        ("static:C:\\tables\\mine", CheckpointError, r"No static table in 'C:\\\\tables\\\\mine'"),
+        ("bert:nowhere", CheckpointError, "No checkpoint at 'nowhere'"),
+        ("brt:my-router", UnknownNameError, r"Unknown embedder 'brt' \(did you mean 'bert'\?\)\. Known: bert, "),
+        ("C:\\tables\\mine", UnknownNameError, "Unknown embedder 'C'"),
+        ("static:", ConfigError, "The embedder 'static:' has nothing behind its colon"),
+        (":static", UnknownNameError, "Unknown embedder ''"),
+        ("", UnknownNameError, "Unknown embedder ''"),
     ],
 )
 def test_what_can_be_wrong_is_named(spec: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_embedder(spec)
+
+
+def test_an_argument_of_an_embedder_that_takes_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(Embedder):
+        dim, fingerprint = 2, "mine"
+
+        def embed_batch(self, prompts: Any) -> Vector:
+            raise NotImplementedError
+
+    monkeypatch.setitem(EMBEDDERS, "mine", Mine)
+    assert isinstance(load_embedder("mine"), Mine)
+    with pytest.raises(ConfigError, match="The embedder 'mine'"):
+        load_embedder("mine:table")
 
 
 def test_no_error_shows_a_key() -> None:

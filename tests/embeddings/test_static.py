@@ -57,12 +57,12 @@ def test_vectors_are_the_normalised_sum_of_table_rows(prompt: str) -> None:
 
 def test_vectors_stay_as_they_were_when_routers_were_trained_on_them() -> None:
     """Shipped routers hold weights for these numbers: a change of the table or of the text's reading must fail here."""
-    assert EMBEDDER.fingerprint == "static:15abc4c4b256486c"
+    assert EMBEDDER.fingerprint == "static:839c8f8e40f91ede"
     vector = EMBEDDER.embed("Prove that there are infinitely many primes; don’t use Euclid's argument.")
     np.testing.assert_allclose(vector[:4], GOLDEN, atol=1e-6)
 
 
-GOLDEN = [0.058790, 0.044873, -0.056260, 0.138625]
+GOLDEN = [0.019248, -0.046099, -0.118053, 0.138639]
 
 
 def test_related_prompts_are_nearer_than_unrelated_ones() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from routellm.calibration.quantiles import ScoreQuantiles
 from routellm.routers.checkpoint import save_checkpoint
 from tests.conftest import require
-from tests.embeddings.encoders import VOCABULARY, write_tokenizer
+from tests.embeddings.encoders import VOCABULARY, embedding_rows, write_tokenizer
 
 QUANTILES = ScoreQuantiles(tuple(np.linspace(0.1, 0.9, 1001).tolist()), "a test", 1001)
 MAX_LENGTH, MAX_POSITIONS = 12, 20
@@ -21,30 +21,33 @@ def token_logits(labels: int = 3) -> np.ndarray[tuple[int, ...], np.dtype[np.flo
     return np.random.default_rng(5).normal(0.0, 3.0, (len(VOCABULARY), labels)).astype(np.float32)
 
 
-def write_checkpoint(folder: Path, *, labels: int = 3, **meta: Any) -> Path:
-    """A checkpoint as the trainer writes it."""
+def write_checkpoint(folder: Path, *, labels: int = 3, encodes: bool = True, **meta: Any) -> Path:
+    """A checkpoint as the trainer writes it; `encodes`: with the output that the embedder `bert` reads."""
     scratch = folder.with_name(f"{folder.name}-files")
     scratch.mkdir(parents=True)
-    write_graph(scratch / "model.onnx", token_logits(labels))
+    write_graph(scratch / "model.onnx", token_logits(labels), embedding_rows() if encodes else None)
     write_tokenizer(scratch / "tokenizer.json")
     files = {path.name: path for path in scratch.iterdir()}
     fields = {"max_length": MAX_LENGTH, "max_positions": MAX_POSITIONS, **meta}
     return save_checkpoint(folder, "bert", {}, fields, QUANTILES, files)
 
 
-def write_graph(path: Path, rows: np.ndarray[Any, Any]) -> None:
-    """An ONNX classifier of input_ids that looks each token up in `rows` and takes the mean."""
+def write_graph(path: Path, rows: np.ndarray[Any, Any], vectors: np.ndarray[Any, Any] | None = None) -> None:
+    """An ONNX classifier of input_ids that looks each token up in `rows` and takes the mean; with `vectors`, shape
+    (tokens, width), it gives their mean as well."""
     onnx = require("onnx")
     helper, types = onnx.helper, onnx.TensorProto
+    tables = {"logits": rows} if vectors is None else {"logits": rows, "sentence_embedding": vectors}
+    nodes = []
+    for output in tables:
+        nodes.append(helper.make_node("Gather", [f"rows of {output}", "input_ids"], [f"each of {output}"]))
+        nodes.append(helper.make_node("ReduceMean", [f"each of {output}"], [output], axes=[1], keepdims=0))
     graph = helper.make_graph(
-        [
-            helper.make_node("Gather", ["rows", "input_ids"], ["each"]),
-            helper.make_node("ReduceMean", ["each"], ["logits"], axes=[1], keepdims=0),
-        ],
+        nodes,
         "classifier",
         [helper.make_tensor_value_info("input_ids", types.INT64, ["prompts", "tokens"])],
-        [helper.make_tensor_value_info("logits", types.FLOAT, ["prompts", rows.shape[1]])],
-        [onnx.numpy_helper.from_array(rows, "rows")],
+        [helper.make_tensor_value_info(output, types.FLOAT, ["prompts", table.shape[1]]) for output, table in tables.items()],
+        [onnx.numpy_helper.from_array(table, f"rows of {output}") for output, table in tables.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from routellm.errors import CheckpointError
+from routellm.errors import CheckpointError, RouteLLMError
 from routellm.routers.adapted import AdaptedRouter
 from routellm.routers.checkpoint import META_FILE, load_checkpoint, save_checkpoint
+from routellm.routers.mf import MatrixFactorizationRouter
 from routellm.routers.odds import CLIP, log_odds
 from routellm.routers.parts import Trees
 from tests.prompts import ODD_PROMPTS
@@ -58,38 +61,75 @@ def test_it_says_what_it_is_and_whether_it_may_be_scored_on_an_event_loop(folder
     assert router.quantiles.prompts == 150
 
 
-def test_a_prior_router_that_has_changed_is_refused(folder: Path, tmp_path: Path) -> None:
+def changed(folder: Path, to: Path, tensors: Mapping[str, np.ndarray[Any, Any]] | None = None, **fields: Any) -> str:
+    """A copy of a checkpoint with other tensors or fields of its router.json, and fitting hashes."""
     checkpoint = load_checkpoint(folder, "adapted")
-    assert checkpoint.meta is not None
-    meta = {name: value for name, value in checkpoint.meta.items() if name != "weights_sha256"}
-    meta["priors"] = [{**meta["priors"][0], "fingerprint": "mf:another"}]
-    changed = save_checkpoint(tmp_path / "changed", "adapted", checkpoint.tensors, meta)
-    with pytest.raises(CheckpointError, match=r"on top of the router 'mf' as 'mf:another'"):
-        AdaptedRouter(str(changed))
-
-
-@pytest.mark.parametrize("tensor", ["words", "embedding", "form", "trees.value", "trees.feature"])
-def test_tensors_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, tensor: str) -> None:
-    checkpoint = load_checkpoint(folder, "adapted")
-    tensors = {**checkpoint.tensors, tensor: checkpoint.tensors[tensor][..., :0]}
     meta = {name: value for name, value in (checkpoint.meta or {}).items() if name != "weights_sha256"}
+    return str(save_checkpoint(to / "changed", "adapted", {**checkpoint.tensors, **(tensors or {})}, {**meta, **fields}))
+
+
+def test_the_prior_router_is_part_of_the_sum(folder: Path, router: AdaptedRouter, tmp_path: Path) -> None:
+    tensors = load_checkpoint(folder, "adapted").tensors
+    rest = {name: np.zeros_like(tensors[name]) for name in ("embedding", "form", "words", "trees.value", "bias")}
+    alone = AdaptedRouter(changed(folder, tmp_path, {**rest, "prior": np.array([0.3], dtype=np.float32)}))
+    mf = MatrixFactorizationRouter()
+    for prompt in ("What is another name for sheep?", "Prove that 17 is prime.", *ODD_PROMPTS):
+        prior = log_odds(mf.calculate_strong_win_rate(prompt))
+        assert router.explain(prompt)["router: mf"] == pytest.approx(float(tensors["prior"][0]) * prior, abs=1e-5)
+        assert log_odds(alone.calculate_strong_win_rate(prompt)) == pytest.approx(0.3 * prior, abs=1e-6)
+    assert tensors["prior"][0] > 0.0
+
+
+def test_the_fingerprint_follows_weights_and_priors(folder: Path, router: AdaptedRouter, tmp_path: Path) -> None:
+    assert str(router.fingerprint).endswith(str(MatrixFactorizationRouter().fingerprint))
+    bias = load_checkpoint(folder, "adapted").tensors["bias"] + np.float32(0.5)
+    other = AdaptedRouter(changed(folder, tmp_path, {"bias": bias}))
+    assert other.fingerprint != router.fingerprint
+    assert other.calculate_strong_win_rate("hi") > router.calculate_strong_win_rate("hi")
+
+
+def test_a_prior_router_that_has_changed_is_refused(folder: Path, tmp_path: Path) -> None:
+    priors = [{"router": "mf", "arguments": {}, "fingerprint": "mf:another"}]
+    with pytest.raises(CheckpointError, match=r"on top of the router 'mf' as 'mf:another', which is now 'mf:"):
+        AdaptedRouter(changed(folder, tmp_path, priors=priors))
+
+
+@pytest.mark.parametrize(
+    ("prior", "said"),
+    [
+        ({"router": "mf", "arguments": {"checkpoint_path": "nowhere"}, "fingerprint": "x"}, "nowhere"),
+        ({"router": "mff", "arguments": {}, "fingerprint": "x"}, "Unknown router 'mff'"),
+        ({"router": "mf", "arguments": 3, "fingerprint": "x"}, "'priors' can't be read"),
+        ({"router": "mf"}, "'priors' can't be read"),
+        ("mf", "'priors' can't be read"),
+    ],
+)
+def test_a_prior_that_is_not_there_is_named(folder: Path, tmp_path: Path, prior: object, said: str) -> None:
+    with pytest.raises(RouteLLMError, match=said):
+        AdaptedRouter(changed(folder, tmp_path, priors=[prior]))
+
+
+def test_weights_of_a_prior_without_one_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="don't fit together"):
+        AdaptedRouter(changed(folder, tmp_path, priors=[]))
+
+
+@pytest.mark.parametrize("tensor", ["words", "embedding", "form", "prior", "trees.value", "trees.feature"])
+def test_tensors_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, tensor: str) -> None:
+    cut = load_checkpoint(folder, "adapted").tensors[tensor][..., :0]
     with pytest.raises(CheckpointError, match="fit together"):
-        AdaptedRouter(str(save_checkpoint(tmp_path / "cut", "adapted", tensors, meta)))
+        AdaptedRouter(changed(folder, tmp_path, {tensor: cut}))
 
 
 def test_trees_that_ask_for_unknown_features_are_refused(folder: Path, tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(folder, "adapted")
-    tensors = {**checkpoint.tensors, "trees.feature": checkpoint.tensors["trees.feature"] + np.int16(999)}
-    meta = {name: value for name, value in (checkpoint.meta or {}).items() if name != "weights_sha256"}
+    wild = load_checkpoint(folder, "adapted").tensors["trees.feature"] + np.int16(999)
     with pytest.raises(CheckpointError, match="features that there are not"):
-        AdaptedRouter(str(save_checkpoint(tmp_path / "wild", "adapted", tensors, meta)))
+        AdaptedRouter(changed(folder, tmp_path, {"trees.feature": wild}))
 
 
 def test_features_of_another_version_are_refused(folder: Path, tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(folder, "adapted")
-    meta = {name: value for name, value in (checkpoint.meta or {}).items() if name != "weights_sha256"} | {"form_version": 99}
     with pytest.raises(CheckpointError, match="form_version 99"):
-        AdaptedRouter(str(save_checkpoint(tmp_path / "newer", "adapted", checkpoint.tensors, meta)))
+        AdaptedRouter(changed(folder, tmp_path, form_version=99))
 
 
 def test_router_json_names_everything_that_a_reader_needs(folder: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from routellm.errors import CheckpointError, RouteLLMError
+from routellm.errors import CheckpointError
+from routellm.routers.bert import BertEmbedder
 from routellm.routers.checkpoint import QUANTILES_TENSOR, load_checkpoint, save_checkpoint
 from routellm.routers.gain import AccurateGainRouter, FastGainRouter
-from routellm.routers.mf import MatrixFactorizationRouter
 from routellm.routers.odds import log_odds
 from routellm.routers.routers import build_router
+from tests.prompts import ODD_PROMPTS
 from tests.training.gains import make_gain_accurate, make_gain_fast, prompt
 
 
@@ -48,19 +49,40 @@ def test_it_scores_by_a_checkpoint_and_says_what_it_is(fast: Path) -> None:
     assert router.quantiles.prompts == 240
 
 
-def test_the_fingerprint_follows_weights_and_priors(fast: Path, accurate: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_follows_weights_and_embedder(fast: Path, accurate: Path, tmp_path: Path) -> None:
     bias = load_checkpoint(fast, "gain_fast").tensors["bias"] + np.float32(0.5)
     other = FastGainRouter(changed(fast, tmp_path / "a" / "gain_fast", {"bias": bias}))
     assert other.fingerprint != FastGainRouter(str(fast)).fingerprint
     assert other.calculate_strong_win_rate("hi") > FastGainRouter(str(fast)).calculate_strong_win_rate("hi")
-    assert str(AccurateGainRouter(str(accurate)).fingerprint).endswith(str(MatrixFactorizationRouter().fingerprint))
-
-
-def test_the_prior_router_is_part_of_the_sum(accurate: Path) -> None:
     router = AccurateGainRouter(str(accurate))
-    assert "router: mf" in router.explain("hello")
-    without = {name: value for name, value in router.explain("hello").items() if name != "router: mf"}
-    assert sum(without.values()) != pytest.approx(sum(router.explain("hello").values()), abs=1e-3)
+    assert router.fingerprint == AccurateGainRouter(str(accurate)).fingerprint
+    assert router.features.embedder.fingerprint in str(router.fingerprint)
+
+
+def test_an_encoder_stands_in_for_the_table_of_words(fast: Path, accurate: Path) -> None:
+    router = AccurateGainRouter(str(accurate))
+    assert isinstance(router.features.embedder, BertEmbedder)
+    assert router.embedding_model == f"bert:{accurate.parent / 'bert'}"
+    assert (router.blocking, FastGainRouter(str(fast)).blocking) == (True, False)
+    assert router.calculate_strong_win_rate(prompt("arts", True, 7)) > router.calculate_strong_win_rate(
+        prompt("arts", False, 7)
+    )
+    scores = router.calculate_strong_win_rates(ODD_PROMPTS)
+    assert scores.tolist() == [router.calculate_strong_win_rate(each) for each in ODD_PROMPTS]
+    for each in ODD_PROMPTS:
+        parts = router.explain(each)
+        assert sum(parts.values()) == pytest.approx(log_odds(router.calculate_strong_win_rate(each)), abs=1e-4)
+        assert parts["embedding"] != 0.0
+
+
+def test_an_encoder_that_is_gone_or_another_one_by_now_is_told(accurate: Path, tmp_path: Path) -> None:
+    for field, value, said in (
+        ("embedder", "bert:nowhere", "No checkpoint at 'nowhere'"),
+        ("embedder", "static", r"trained on vectors of 'bert:.*', not of 'static:"),
+        ("embedder_fingerprint", "bert:other", r"trained on vectors of 'bert:other', not of 'bert:"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            AccurateGainRouter(changed(accurate, tmp_path / "gain_accurate", {}, **{field: value}))
 
 
 def test_neither_reads_the_others_checkpoint(fast: Path, accurate: Path) -> None:
@@ -168,20 +190,6 @@ def test_values_that_can_not_be_are_refused(fast: Path, tmp_path: Path, tensor: 
 def test_a_router_json_that_does_not_fit_is_refused(fast: Path, tmp_path: Path, fields: dict[str, Any], said: str) -> None:
     with pytest.raises(CheckpointError, match=said):
         FastGainRouter(changed(fast, tmp_path / "gain_fast", **fields))
-
-
-def test_a_prior_that_is_not_there_is_named(accurate: Path, tmp_path: Path) -> None:
-    for entry, said in (
-        ({"router": "mf", "arguments": {"checkpoint_path": "nowhere"}, "fingerprint": "x"}, "nowhere"),
-        ({"router": "mff", "arguments": {}, "fingerprint": "x"}, "Unknown router 'mff'"),
-    ):
-        with pytest.raises(RouteLLMError, match=said):
-            AccurateGainRouter(changed(accurate, tmp_path / "gain_accurate", priors=[entry]))
-
-
-def test_weights_of_a_prior_without_one_are_refused(accurate: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="don't fit together"):
-        AccurateGainRouter(changed(accurate, tmp_path / "gain_accurate", priors=[]))
 
 
 def test_without_quantiles_it_scores_all_the_same(fast: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from routellm import cli
+from tests.conftest import require
+from tests.routers.classifiers import write_checkpoint
 from tests.training.files import write
 
 KINDS = {"difficulty/arts": (0.3, 0.6), "difficulty/sums": (0.6, 0.9), "gain/arts": (0.5, 0.8), "gain/sums": (0.02, 0.18)}
@@ -57,8 +59,10 @@ def make_gain_fast(folder: Path) -> Path:
 
 
 def make_gain_accurate(folder: Path) -> Path:
-    """A checkpoint of `gain_accurate` on top of the shipped `mf`, which needs no optional package."""
+    """A checkpoint of `gain_accurate` on the encoder of the checkpoint of `bert` beside it."""
+    require("onnxruntime")
+    encoder = write_checkpoint(folder / "bert")
     data = write(folder / "gains.jsonl", comparisons(240))
-    flags = ["--validation-share", "0.3", "--prior", "mf", "--prior-weight", "0.5"]
+    flags = ["--validation-share", "0.3", "--embedding-model", f"bert:{encoder}"]
     assert run_train("gain_accurate", data, folder / "gain_accurate", *flags) == 0
     return folder / "gain_accurate"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from routellm.embeddings.base import Vector
+from routellm.embeddings.factory import load_embedder
+from routellm.embeddings.onnx import TextModel
+from routellm.routers.adapted import AdaptedRouter
+from routellm.routers.checkpoint import META_FILE
 from routellm.routers.routers import build_router
 from routellm.training import adapt_model
 from routellm.training.adapt_compare import apgr, compare
@@ -15,7 +21,9 @@ from routellm.training.adapt_labels import Labels
 from routellm.training.adapt_model import adapt
 from routellm.training.boosting import TreeSettings, fit_trees, joined
 from routellm.training.testprompts import TestPrompts
+from tests.prompts import ODD_PROMPTS
 from tests.routers.adapting import labels, run_adapt, viewer, write_labels
+from tests.training.gains import make_gain_accurate
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +88,48 @@ def test_cross_validated_scores_do_not_know_their_own_label() -> None:
     ]
     assert np.mean([verdict.adapted.value for verdict in found]) < 0.58
     assert not all(verdict.better for verdict in found)
+
+
+def test_a_sum_of_parts_is_adapted_on_the_vectors_that_it_looks_at(tmp_path: Path) -> None:
+    below = make_gain_accurate(tmp_path)
+    (tmp_path / "config.yaml").write_text(json.dumps({"gain_accurate": {"checkpoint_path": str(below)}}))
+    file = write_labels(tmp_path / "labels.jsonl", labels(60))
+    files: list[str | Path] = ["--labels", file, "--config", tmp_path / "config.yaml", "--output", tmp_path / "made"]
+    for given, embedder in (
+        (["--router", "gain_accurate"], f"bert:{tmp_path / 'bert'}"),
+        (["--router", "gain_accurate", "mf"], f"bert:{tmp_path / 'bert'}"),
+        (["--router", "mf", "gain_accurate"], "static"),
+        (["--router", "gain_accurate", "--embedding-model", "static"], "static"),
+    ):
+        assert run_adapt([*files, *given, "--force"]) == 0
+        meta = json.loads((tmp_path / "made" / META_FILE).read_text())
+        assert (meta["embedder"], meta["priors"][0]["router"]) == (embedder, given[1])
+        router = AdaptedRouter(str(tmp_path / "made"))
+        assert router.features.embedder.fingerprint == load_embedder(embedder).fingerprint
+        assert router.blocking
+        scores = router.calculate_strong_win_rates(ODD_PROMPTS)
+        assert scores.tolist() == [router.calculate_strong_win_rate(prompt) for prompt in ODD_PROMPTS]
+
+
+def test_the_encoder_reads_a_prompt_once_for_an_adapted_router_and_the_one_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = make_gain_accurate(tmp_path)
+    (tmp_path / "config.yaml").write_text(json.dumps({"gain_accurate": {"checkpoint_path": str(below)}}))
+    file = write_labels(tmp_path / "labels.jsonl", labels(60))
+    files: list[str | Path] = ["--labels", file, "--config", tmp_path / "config.yaml", "--output", tmp_path / "made"]
+    assert run_adapt([*files, "--router", "gain_accurate", "--force"]) == 0
+    router = AdaptedRouter(str(tmp_path / "made"))
+    read: list[str] = []
+    run = TextModel.run
+
+    def watched(self: TextModel, prompt: str) -> Vector:
+        read.append(prompt)
+        return run(self, prompt)
+
+    monkeypatch.setattr(TextModel, "run", watched)
+    router.calculate_strong_win_rate("What is another name for ships?")
+    assert read == ["What is another name for ships?"]
 
 
 # The pieces

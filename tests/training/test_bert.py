@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from routellm.errors import CheckpointError, ConfigError, MissingExtraError
-from routellm.routers.bert import BertRouter, win_rates
+from routellm.routers.bert import BertEmbedder, BertRouter, win_rates
 from routellm.routers.checkpoint import save_checkpoint
 from routellm.training.trainers import Trained
 from tests.training.letters import data, train, write_small_encoder
@@ -41,6 +41,14 @@ def test_the_saved_folder_scores_as_the_trained_router(trained: Trained, tmp_pat
     assert loaded.calculate_strong_win_rates(prompts).tolist() == trained.router.calculate_strong_win_rates(prompts).tolist()
     assert loaded.fingerprint == trained.router.fingerprint
     assert str(tmp_path).encode() not in (folder / "model.onnx").read_bytes()
+
+
+def test_the_saved_folders_encoder_can_be_had_without_its_classifier(trained: Trained, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "saved", "bert", trained.tensors, trained.meta, None, trained.files)
+    embedder = BertEmbedder(str(folder))
+    early, early_too, late = embedder.embed_batch(["a b c d a", "b a d c b", "w x y z w"])
+    assert embedder.dim == 16
+    assert np.linalg.norm(early - early_too) < 0.5 * np.linalg.norm(early - late), "it was trained to tell letters apart"
 
 
 def test_the_served_base_rate_is_that_of_the_data_and_of_no_single_source(trained: Trained) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 
 from routellm.errors import CheckpointError
-from routellm.training.bert_graph import Readout, Shape, quantise_columns, quantise_table, write_graph
+from routellm.training.bert_graph import quantise_columns, quantise_table
 from tests.conftest import require
 from tests.embeddings.encoders import VOCABULARY, write_tokenizer
 
@@ -42,32 +42,37 @@ def make_classifier(folder: Path, kind: str = "bert", **config: Any) -> Any:
     return classifier
 
 
-def logits_of(classifier: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Of `PROMPTS`, by torch."""
+Outputs: TypeAlias = dict[str, np.ndarray[Any, Any]]
+"""Of `PROMPTS`, by name of the graph's output, with one row a prompt."""
+
+
+def exact(classifier: Any) -> Outputs:
+    """By torch: the logits, and what its last layer reads."""
     import torch
 
-    found = []
+    logits: list[np.ndarray[Any, Any]] = []
+    pooled: list[np.ndarray[Any, Any]] = []
+    hook = classifier.head.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0][0].double().numpy()))
     with torch.inference_mode():
         for ids in PROMPTS:
             row = torch.from_numpy(ids.astype(np.int64))[None]
-            found.append(classifier(row, torch.ones_like(row))[0].double().numpy())
-    return np.array(found), np.std(found, axis=0)
+            logits.append(classifier(row, torch.ones_like(row))[0].double().numpy())
+    hook.remove()
+    return {"logits": np.array(logits), "sentence_embedding": np.array(pooled)}
 
 
-def served(path: Path) -> np.ndarray[Any, Any]:
-    """Of `PROMPTS`, by onnxruntime."""
+def served(classifier: Any, encoder: Path, out: Path) -> Outputs:
+    """By onnxruntime, of the exported graph."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return np.array([session.run(["logits"], {"input_ids": ids.astype(np.int64)[None]})[0][0] for ids in PROMPTS])
-
-
-def export(classifier: Any, encoder: Path, out: Path) -> np.ndarray[Any, Any]:
     from routellm.training.bert_export import export_classifier
 
-    return served(
-        export_classifier(classifier, encoder, classifier.head.bias.detach().double().numpy(), PROMPTS, out)["model.onnx"]
-    )
+    files = export_classifier(classifier, encoder, classifier.head.bias.detach().double().numpy(), out)
+    session = onnxruntime.InferenceSession(files["model.onnx"], providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    rows = [session.run(names, {"input_ids": ids.astype(np.int64)[None]}) for ids in PROMPTS]
+    assert all(output.shape[0] == 1 and output.dtype == np.float32 for row in rows for output in row)
+    return {name: np.array([row[place][0] for row in rows]) for place, name in enumerate(names)}
 
 
 @pytest.mark.parametrize(
@@ -75,47 +80,26 @@ def export(classifier: Any, encoder: Path, out: Path) -> np.ndarray[Any, Any]:
     [
         ("bert", {}),
         ("bert", {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "num_hidden_layers": 1}),
-        ("bert", {"hidden_size": 16}),  # as many directions as the output has: the length is exact
+        ("bert", {"hidden_size": 16}),
         ("roberta", {"pad_token_id": 1}),  # its first two positions are no token's
     ],
 )
 def test_the_graph_says_what_the_classifier_says(tmp_path: Path, kind: str, config: dict[str, Any]) -> None:
     classifier = make_classifier(tmp_path, kind, **config)
-    exact, spread = logits_of(classifier)
-    difference = np.abs(export(classifier, tmp_path, tmp_path / "out") - exact) / spread
-    assert difference.mean() < 0.05
-    assert difference.max() < 0.3
+    wanted, found = exact(classifier), served(classifier, tmp_path, tmp_path / "out")
+    assert list(found) == ["logits", "sentence_embedding"]
+    assert found["sentence_embedding"].shape == (len(PROMPTS), config.get("hidden_size", 96))
+    for name, rows in wanted.items():
+        difference = np.abs(found[name] - rows) / rows.std(axis=0)
+        assert difference.mean() < 0.05, name
+        assert difference.max() < 0.3, name
 
 
-def test_the_length_of_the_last_output_comes_from_the_readout(tmp_path: Path) -> None:
-    from routellm.training.bert_model import shape_of
-
+def test_the_logits_are_read_from_the_vector_that_is_given_beside_them(tmp_path: Path) -> None:
     classifier = make_classifier(tmp_path)
-    exact, spread = logits_of(classifier)
-    weights = {name: tensor.detach().double().numpy() for name, tensor in classifier.state_dict().items()}
-    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(96, 3)))
-    write_graph(weights, shape_of(classifier.encoder), Readout(basis, 0.0), tmp_path / "blind.onnx")
-    assert (np.abs(served(tmp_path / "blind.onnx") - exact) / spread).mean() > 0.2
-    write_graph(weights, shape_of(classifier.encoder), Readout(np.eye(96), 1e6), tmp_path / "long.onnx")
-    assert (served(tmp_path / "long.onnx").std(axis=0) < 0.02 * spread).all()
-
-
-def test_a_readout_of_all_directions_leaves_no_rest() -> None:
-    random = np.random.default_rng(4)
-    name = "encoder.encoder.layer.0.output"
-    for width, rank in ((12, 12), (96, 16), (384, 64)):
-        weights = {
-            f"{name}.dense.weight": random.normal(size=(width, 200)), f"{name}.dense.bias": random.normal(size=width),
-            f"{name}.LayerNorm.weight": random.normal(size=width), "head.weight": random.normal(size=(3, width)),
-        }  # fmt: skip
-        shape = Shape(layers=1, heads=1, activation="gelu", epsilon=1e-12)
-        readout = Readout.fit(weights, shape, random.normal(size=(300, width)), random.normal(size=(300, 200)))
-        assert readout.basis.shape == (width, rank)
-        np.testing.assert_allclose(readout.basis.T @ readout.basis, np.eye(rank), atol=1e-9)
-        directions = weights[f"{name}.LayerNorm.weight"][:, None] * weights["head.weight"].T
-        directions -= directions.mean(axis=0)
-        np.testing.assert_allclose(readout.basis @ (readout.basis.T @ directions), directions, atol=1e-9)
-        assert (abs(readout.rest) < 1e-9) == (rank == width)
+    found = served(classifier, tmp_path, tmp_path / "out")
+    weight, bias = (parameter.detach().numpy() for parameter in (classifier.head.weight, classifier.head.bias))
+    np.testing.assert_allclose(found["sentence_embedding"] @ weight.T + bias, found["logits"], atol=1e-4)
 
 
 def test_matrices_and_tables_are_rounded_to_the_nearest_of_their_steps() -> None:

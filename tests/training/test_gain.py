@@ -21,6 +21,9 @@ from routellm.training.gain_fit import Gains, balanced, gather, platt
 from routellm.training.overlap import prompt_hash
 from routellm.training.preferences import Preference
 from routellm.training.testprompts import TestPrompts
+from routellm.training.train import trainer_parser
+from tests.conftest import require
+from tests.routers.classifiers import write_checkpoint
 from tests.training.files import write
 from tests.training.gains import comparisons, prompt, run_train
 
@@ -86,30 +89,37 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert one != three
 
 
-def test_the_prior_counts_by_its_weight(tmp_path: Path) -> None:
-    prompts = [prompt(subject, hard, number) for number in range(20) for subject in ("arts", "sums") for hard in (False, True)]
-    mf = build_router("mf").calculate_strong_win_rates(prompts)
-    likeness = []
-    for weight in ("0.01", "100"):
-        folder = tmp_path / weight
-        folder.mkdir()
-        router = trained(folder, "--prior", "mf", "--prior-weight", weight, name="gain_accurate")
-        likeness.append(
-            np.corrcoef(router.calculate_strong_win_rates(prompts).argsort().argsort(), mf.argsort().argsort())[0, 1]
-        )
-        assert "router: mf" in router.explain("hello")
-    assert likeness[1] > 0.99
-    assert likeness[0] < 0.9
+def test_gain_accurate_is_gain_fast_on_other_vectors(tmp_path: Path) -> None:
+    """On the same vectors it is the same sum, a teacher's student included. Its own vectors are the shipped encoder's."""
+    tensors = {}
+    for name in ("gain_fast", "gain_accurate"):
+        (tmp_path / name).mkdir()
+        trained(tmp_path / name, "--embedding-model", "static", "--teacher", "mf", name=name)
+        tensors[name] = (tmp_path / name / "made" / WEIGHTS_FILE).read_bytes()
+    assert tensors["gain_fast"] == tensors["gain_accurate"]
+    for name, wanted in (("gain_fast", "static"), ("gain_accurate", "bert")):
+        arguments = trainer_parser("routellm train", name).parse_args(["--data", "-", "--output", "-"])
+        assert arguments.embedding_model == wanted
 
 
-def test_another_prior_checkpoint_is_named_in_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "below").mkdir()
-    trained(tmp_path / "below")
-    router = trained(tmp_path, "--prior", "gain_fast", "--prior-path", str(tmp_path / "below" / "made"), name="gain_accurate")
-    (prior,) = json.loads((tmp_path / "made" / META_FILE).read_text())["priors"]
-    assert prior["router"] == "gain_fast"
-    assert prior["arguments"] == {"checkpoint_path": str(tmp_path / "below" / "made")}
-    assert str(router.fingerprint).endswith(prior["fingerprint"])
+def test_what_an_encoder_tells_is_learned(tmp_path: Path) -> None:
+    """Hard and easy prompts that differ in nothing but their letters, which the tiny encoder tells apart."""
+    require("onnxruntime")
+    draw = np.random.default_rng(4)
+    rows: list[dict[str, object]] = []
+    while len(rows) < 300:
+        hard = bool(draw.random() < 0.5)
+        one = " ".join(draw.choice(list("abcd" if hard else "wxyz"), 6))
+        outcome = "strong" if draw.random() < (0.9 if hard else 0.1) else "tie"
+        rows.append({"prompt": one, "source": "gain/letters", "strong": "big", "weak": "small", "outcome": outcome})
+    data = write(tmp_path / "letters.jsonl", rows)
+    flags = ["--validation-share", "0.3", "--embedding-model", f"bert:{write_checkpoint(tmp_path / 'bert')}"]
+    assert run_train("gain_accurate", data, tmp_path / "made", *flags) == 0
+    router = build_router("gain_accurate", {"checkpoint_path": str(tmp_path / "made")})
+    assert router.calculate_strong_win_rate("a d b c d a") > router.calculate_strong_win_rate("w z y x w z") + 0.3
+    parts = router.explain("a d b c d a")
+    assert sum(parts.values()) == pytest.approx(log_odds(router.calculate_strong_win_rate("a d b c d a")), abs=1e-4)
+    assert parts["embedding"] > 0.3
 
 
 def test_a_student_follows_its_teacher_by_its_weight(tmp_path: Path) -> None:
@@ -183,15 +193,13 @@ def flatten(rows: list[dict[str, object]]) -> list[dict[str, object]]:
         ("gain_fast", ["--penalty", "0"], 2, "--penalty is 0; it must be a number above 0"),
         ("gain_fast", ["--penalty", "nan"], 2, "--penalty is nan"),
         ("gain_fast", [], 1, "The training comparisons of the kind 'flat' end all alike"),
-        ("gain_fast", ["--prior", "mf"], 2, "--prior"),
         ("gain_fast", ["--teacher-prompts", "some.jsonl"], 2, "speak of a teacher; name one by --teacher"),
         ("gain_fast", ["--teacher", "mf", "--teacher-weight", "0"], 2, "--teacher-weight is 0; it must be a number above 0"),
-        ("gain_accurate", ["--teacher", "mf"], 2, "--teacher"),
-        ("gain_accurate", ["--prior-weight", "0"], 2, "--prior-weight is 0; it must be a number above 0"),
-        ("gain_accurate", ["--prior-weight", "inf"], 2, "--prior-weight is inf"),
-        ("gain_accurate", ["--prior", "brt"], 2, "Unknown router 'brt'"),
-        ("gain_accurate", ["--prior", "random"], 2, "--prior 'random' can't be built on"),
-        ("gain_accurate", ["--prior", "mf", "--prior-path", "nowhere"], 1, "nowhere"),
+        ("gain_fast", ["--embedding-model", "statc"], 2, "Unknown embedder 'statc' (did you mean 'static'?)"),
+        ("gain_fast", ["--embedding-model", "bert:nowhere"], 1, "No checkpoint at 'nowhere'"),
+        ("gain_accurate", ["--embedding-model", "brt:x"], 2, "Unknown embedder 'brt'"),
+        ("gain_accurate", ["--penalty", "0"], 2, "--penalty is 0; it must be a number above 0"),
+        ("gain_accurate", ["--teacher-path", "x"], 2, "speak of a teacher; name one by --teacher"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_and_leaves_nothing_behind(
@@ -199,6 +207,26 @@ def test_what_is_wrong_is_told_and_leaves_nothing_behind(
 ) -> None:
     data = write(tmp_path / "gains.jsonl", flatten(comparisons(120, sources=ALIKE)))
     assert run_train(name, data, tmp_path / "made", *flags) == code
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("routellm: error: ")
+    assert said in error
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (["--teacher", "mff"], 2, "Unknown router 'mff'"),
+        (["--teacher", "random"], 2, "--teacher 'random': nothing vouches that it scores a prompt alike each time"),
+        (["--teacher", "mf", "--teacher-path", "nowhere"], 1, "No checkpoint at 'nowhere'"),
+        (["--teacher", "mf", "--teacher-prompts", "none.jsonl"], 1, "none.jsonl"),
+    ],
+)
+def test_a_teacher_that_can_not_teach_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], code: int, said: str
+) -> None:
+    data = write(tmp_path / "gains.jsonl", comparisons(120))
+    assert run_train("gain_accurate", data, tmp_path / "made", "--embedding-model", "static", *flags) == code
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("routellm: error: ")
     assert said in error
