@@ -101,6 +101,8 @@ def _to_matter(text: str) -> str:
 
 
 def _is_courtesy(sentence: str) -> bool:
-    words = [word.lower() for word in _WORD.findall(sentence[:_MOST_CHARACTERS])]
+    if len(sentence) > _MOST_CHARACTERS:
+        return False
+    words = [word.lower() for word in _WORD.findall(sentence)]
     known = _ALONE if len(words) == 1 else _WORDS
-    return 0 < len(words) <= _MOST_WORDS and len(sentence) <= _MOST_CHARACTERS and known.issuperset(words)
+    return 0 < len(words) <= _MOST_WORDS and known.issuperset(words)

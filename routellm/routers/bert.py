@@ -159,7 +159,7 @@ class BertEmbedder(Embedder):
             )
         self.dim = self._encoder.probe("width")[0]
         self.fingerprint = f"bert:{self._encoder.digest}"
-        self._last: tuple[str, Vector] = ("a", self._encoder.run("a"))
+        self._last: tuple[str | None, Vector] = (None, np.empty(0, dtype=np.float32))
 
     def embed_batch(self, prompts: Sequence[str]) -> Vector:
         vectors = np.empty((len(prompts), self.dim), dtype=np.float32)

@@ -266,15 +266,16 @@ def read_padding(checkpoint: Checkpoint, features: PromptFeatures, remedy: str) 
     version = meta.get("padding_version")
     if version is None:
         return None
-    whole, features = features, features_of_pieces(features)
-    ours, fitted_to = features.embedder.fingerprint, meta.get("padding_fingerprint", whole.embedder.fingerprint)
-    if fitted_to != ours:
-        raise CheckpointError(
-            f"{checkpoint.path}: its filter of padding was fitted to vectors of {fitted_to!r}, not of {ours!r}. {remedy}"
-        )
     if version != PADDING_VERSION:
         raise CheckpointError(
             f"{checkpoint.path}: needs padding_version {version!r}; this release has {PADDING_VERSION}. {remedy}"
+        )
+    fitted_to = meta.get("padding_fingerprint", features.embedder.fingerprint)
+    features = features_of_pieces(features)
+    if fitted_to != features.embedder.fingerprint:
+        raise CheckpointError(
+            f"{checkpoint.path}: its filter of padding was fitted to vectors of {fitted_to!r}, not of "
+            f"{features.embedder.fingerprint!r}. {remedy}"
         )
     found = {name.removeprefix(_PREFIX): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(_PREFIX)}
     for name in _NAMES:

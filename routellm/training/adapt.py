@@ -20,12 +20,10 @@ from routellm.commands import FAILURE, OK, command_parser, run_command
 from routellm.config import load_config
 from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.features import PromptFeatures
-from routellm.embeddings.form import FORM_VERSION
-from routellm.embeddings.words import WORDS_VERSION
 from routellm.errors import ConfigError
 from routellm.routers.adapted import KIND
 from routellm.routers.checkpoint import save_checkpoint
-from routellm.routers.parts_router import PartsRouter, tensors_of
+from routellm.routers.parts_router import PartsRouter, meta_of, tensors_of
 from routellm.routers.routers import ROUTER_CLS, Router, build_router
 from routellm.routers.views import Viewer
 from routellm.training.adapt_card import adapted_card
@@ -105,10 +103,7 @@ def _save(
     verdict = adapted.verdict
     meta = {
         "embedder": embedding_model,
-        "embedder_fingerprint": viewer.features.embedder.fingerprint,
-        "surface_version": viewer.features.surface_version,
-        "form_version": FORM_VERSION,
-        "words_version": WORDS_VERSION,
+        **meta_of(viewer),
         "priors": [
             {"router": name, "arguments": dict(config.get(name, {})), "fingerprint": router.fingerprint}
             for name, router in viewer.priors.items()

@@ -96,9 +96,6 @@ class StateReader:
         folder: a model of Llama's kind, with its tokenizer.
         layers: how many of its layers.
 
-    Attributes:
-        made_by: what tells its states from those of another model, or after other layers.
-
     Raises:
         CheckpointError: the folder holds no such model.
         ConfigError: it has fewer layers.
@@ -106,8 +103,6 @@ class StateReader:
 
     def __init__(self, folder: Path, layers: int = LAYERS) -> None:
         self._model, self._tokenizer, self._layers = Llama(folder), load_tokenizer(folder / TOKENIZER_FILE), layers
-        hashes = hashlib.sha256(json.dumps(hash_files(folder), sort_keys=True).encode()).hexdigest()
-        self.made_by = f"{layers} layers of {hashes[:16]}"
         if not 1 <= layers <= self._model.layers:
             raise ConfigError(f"--layers is {layers}; the model in {str(folder)!r} has {self._model.layers}.")
         self._ending = self._ids(ENDING)
@@ -140,17 +135,25 @@ def write_states(arguments: argparse.Namespace) -> None:
     prompts = list(dict.fromkeys(text[:MAX_CHARACTERS] for row, text in enumerate(read) if row not in tests))
     order = np.random.default_rng(arguments.seed).permutation(len(prompts))[: arguments.limit]
     wanted = [prompts[place] for place in order]
-    reader = StateReader(find_base(arguments.base), arguments.layers)
-    known = _known(output, reader.made_by)
+    folder = find_base(arguments.base)
+    made_by = _maker(folder, arguments.layers)
+    known = _known(output, made_by)
     found = dict(zip(known.prompts, known.states, strict=True))
     missing = [prompt for prompt in wanted if prompt not in found]
     print(f"{len(wanted):,} of {len(prompts):,} prompts, of which {len(wanted) - len(missing):,} are in {output}")
+    reader = StateReader(folder, arguments.layers)
     for start in range(0, len(missing), _SAVE_EVERY):
         part = missing[start : start + _SAVE_EVERY]
         found |= {prompt: reader.state(prompt) for prompt in part}
         states = [state.tolist() for state in found.values()]
-        write_table(output, {"prompt": list(found), "state": states, MADE_BY: [reader.made_by] * len(found)})
+        write_table(output, {"prompt": list(found), "state": states, MADE_BY: [made_by] * len(found)})
         print(f"{start + len(part):,} of {len(missing):,} computed", flush=True)
+
+
+def _maker(folder: Path, layers: int) -> str:
+    """What tells a model's states from those of another one, or after other layers."""
+    hashes = hashlib.sha256(json.dumps(hash_files(folder), sort_keys=True).encode()).hexdigest()
+    return f"{layers} layers of {hashes[:16]}"
 
 
 def _known(output: Path, made_by: str) -> States:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from routellm.embeddings.base import Vector
 from routellm.embeddings.factory import load_embedder
 from routellm.errors import CheckpointError
 from routellm.routers.bert import BertEmbedder
@@ -26,6 +25,7 @@ from tests.routers.classifiers import write_checkpoint
 from tests.training.files import write
 from tests.training.gains import comparisons, run_train
 from tests.training.padding import QUESTIONS, TOPICS, fitted_filter, prompts_of_paragraphs
+from tests.watching import prompts_given_to
 
 FEW = TreeSettings(trees=30, depth=3, rate=0.3, penalty=5.0, rows=0.8, columns=0.5)
 QUESTION = QUESTIONS["garden"]
@@ -161,14 +161,7 @@ def test_under_an_encoder_the_filter_reads_by_the_bundled_table(
     for name in names:  # both were fitted to the same pieces
         assert ours[name].tolist() == theirs[name].tolist()
     router = AccurateGainRouter(str(accurate))
-    asked: list[str] = []
-    embed = BertEmbedder.embed
-
-    def watched(self: BertEmbedder, prompt: str) -> Vector:
-        asked.append(prompt)
-        return embed(self, prompt)
-
-    monkeypatch.setattr(BertEmbedder, "embed", watched)
+    asked = prompts_given_to(monkeypatch, BertEmbedder, "embed")
     router.calculate_strong_win_rate(f"{PADDING}\n\n{QUESTION}")
     assert asked == [QUESTION], "the encoder sees what is left, once"
 

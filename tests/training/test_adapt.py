@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from routellm.embeddings.base import Vector
 from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.onnx import TextModel
 from routellm.routers.adapted import AdaptedRouter
@@ -24,6 +23,7 @@ from routellm.training.testprompts import TestPrompts
 from tests.prompts import ODD_PROMPTS
 from tests.routers.adapting import labels, run_adapt, viewer, write_labels
 from tests.training.gains import make_gain_accurate
+from tests.watching import prompts_given_to
 
 
 @pytest.fixture(autouse=True)
@@ -120,14 +120,7 @@ def test_the_encoder_reads_a_prompt_once_for_an_adapted_router_and_the_one_below
     files: list[str | Path] = ["--labels", file, "--config", tmp_path / "config.yaml", "--output", tmp_path / "made"]
     assert run_adapt([*files, "--router", "gain_accurate", "--force"]) == 0
     router = AdaptedRouter(str(tmp_path / "made"))
-    read: list[str] = []
-    run = TextModel.run
-
-    def watched(self: TextModel, prompt: str) -> Vector:
-        read.append(prompt)
-        return run(self, prompt)
-
-    monkeypatch.setattr(TextModel, "run", watched)
+    read = prompts_given_to(monkeypatch, TextModel, "run")
     router.calculate_strong_win_rate("What is another name for ships?")
     assert read == ["What is another name for ships?"]
 

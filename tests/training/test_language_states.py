@@ -15,6 +15,7 @@ from routellm.training.language_states import MAX_CHARACTERS, StateReader, State
 from routellm.training.testprompts import TestPrompts
 from tests.conftest import require
 from tests.routers.tiny_llama import LAYERS, WIDTH, write_base
+from tests.watching import prompts_given_to
 
 PROMPTS = ["What is 2 + 2?", "Name a colour.", "Prove it.", "x" * (MAX_CHARACTERS + 50)]
 
@@ -47,9 +48,7 @@ def test_more_layers_than_the_model_has_are_refused(base: Path) -> None:
 
 
 def test_the_command_computes_what_its_output_lacks(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output, computed = tmp_path / "states.parquet", []
-    state = StateReader.state
-    monkeypatch.setattr(StateReader, "state", lambda self, prompt: (computed.append(prompt), state(self, prompt))[1])
+    output, computed = tmp_path / "states.parquet", prompts_given_to(monkeypatch, StateReader, "state")
     arguments = ["--base", str(base), "--layers", "1", "--output", str(output), "--prompts"]
     first = write_prompts(tmp_path / "first.jsonl", [*PROMPTS[:2], PROMPTS[0]])
     assert main([*arguments, first]) == OK
@@ -60,7 +59,7 @@ def test_the_command_computes_what_its_output_lacks(base: Path, tmp_path: Path, 
     assert sorted(states.prompts) == sorted(prompt[:MAX_CHARACTERS] for prompt in PROMPTS)
     assert states.states.shape == (len(PROMPTS), WIDTH)
     row = states.prompts.index(PROMPTS[1])
-    np.testing.assert_array_equal(states.states[row], state(StateReader(base, 1), PROMPTS[1]))
+    np.testing.assert_array_equal(states.states[row], StateReader(base, 1).state(PROMPTS[1]))
 
 
 def test_states_of_other_layers_are_not_mixed(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
