@@ -5,7 +5,8 @@ of the one, and compare lengths within the other. A router that is fitted to few
 means the same on every prompt, where the hundreds of columns of an embedding need as many labels to be weighed.
 
 The list, and the text that it is computed from, are frozen under `FORM_VERSION`, which checkpoints record: a change of any
-feature is a new version. Since version 2 what a prompt says again is left out before all else (`routellm.routers.views`).
+feature is a new version. Since version 2 what a prompt says again is left out before all else, since version 3 courtesies too
+(`routellm.routers.views`), and long lists are no longer taken for options (`routellm.routers.parts.lists_options`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from routellm.embeddings.kernel import COMPILED, scan
 from routellm.embeddings.normal import plain_text
 from routellm.embeddings.surface import MAX_CHARS
 
-FORM_VERSION = 2
+FORM_VERSION = 3
 
 FORM_NAMES = (
     "stem_chars",

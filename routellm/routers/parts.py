@@ -1,9 +1,11 @@
 """The parts of a router that is a sum of simple models.
 
-    log-odds of a strong win = bias + linear(embedding, form) + words(words) + trees(form) + weights . prior log-odds
+    log-odds of a strong win
+        = bias + linear(embedding, form) + words(words) + trees(form) + neighbours(embedding, form) + weights . prior log-odds
 
 Each part was fitted by itself to the same labels; what one of them takes for signal and is noise, the others don't share.
-Prompts that list options can have a linear part and a bias of their own: what is so of exam questions need not be of others.
+Prompts that list a few options can have a linear part, trees and a bias of their own: what is so of exam questions need not be
+of others.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from routellm.embeddings.form import RULES as FORM_RULES
 from routellm.embeddings.kernel import COMPILED, scan
 from routellm.embeddings.linear import dot_in_order
 from routellm.embeddings.surface import SURFACE_NAMES
+from routellm.routers.neighbours import Neighbours
 from routellm.routers.routers import CONSTANT_PART
 from routellm.routers.views import View
 
@@ -30,8 +33,10 @@ CLIP = 4.0
 OPTIONS = SURFACE_NAMES.index("options")
 """Which feature of form counts marks of options such as "A." and "(a)"."""
 
-LISTED = 0.3
-"""Above this, as it comes, a prompt lists options: two marks give .37; one, .23, may be the end of "vitamin C."."""
+LISTED = (0.3, 0.62)
+"""Between these, as it comes, a prompt lists options: two marks give .37 and five .60. One, .23, may be the end of "vitamin
+C."; six and more, from .65 on, are rarely an exam's, and what is so of other prompts ranks questions with ten options better
+than what is so of four (docs/lab-log.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +104,12 @@ class Parts:
     Attributes:
         form_mean, form_scale: float32, shape (n_form,): standardise features of form.
         embedding, form: float32 weights of the embedding, shape (r, dim), and of the standardised features of form, shape
-            (r, n_form). With r = 1 the one row is for all prompts. With r = 2 the first is for prompts that list no options
-            and the second for those that do; each is the whole sum, not what it adds to the other.
+            (r, n_form). With r = 1 the one row is for all prompts. With r = 2 the second is for prompts that list options, as
+            `lists_options` has it, and the first for all others; each is the whole sum, not what it adds to the other.
         words, prior: float32 weights of words and of the prior routers' log-odds.
-        trees: on the standardised features of form.
-        bias: the constant part: float32, shape (r,), with the rows of `embedding` and `form`.
+        trees: r times the same questions, on the standardised features of form, with each row's own answers.
+        bias: the constant part: float32, shape (r,).
+        neighbours: labelled prompts, in units of the embedding and of the standardised features of form; None looks at none.
     """
 
     form_mean: Vector
@@ -112,11 +118,12 @@ class Parts:
     form: Vector
     words: Vector
     prior: Vector
-    trees: Trees
+    trees: tuple[Trees, ...]
     bias: Vector
+    neighbours: Neighbours | None = None
 
     def row_of(self, form: Vector) -> int:
-        """Which row of `embedding`, `form` and `bias` is for a prompt with these features of form, as they come."""
+        """Which row of `embedding`, `form`, `trees` and `bias` is for a prompt with these features of form, as they come."""
         return int(len(self.bias) > 1 and lists_options(form))
 
     def standardised(self, form: Vector) -> Vector:
@@ -127,7 +134,10 @@ class Parts:
         """The log-odds of one prompt."""
         row, form = self.row_of(view.form), self.standardised(view.form)
         linear = dot_in_order(self.embedding[row], view.embedding) + dot_in_order(self.form[row], form)
-        return self.with_rest(float(self.bias[row]) + (linear + self.trees.predict(form)), view.words, view.prior)
+        seen = float(self.bias[row]) + (linear + self.trees[row].predict(form))
+        if self.neighbours is not None:
+            seen += self.neighbours.score(view.embedding, form)
+        return self.with_rest(seen, view.words, view.prior)
 
     def with_rest(self, seen: float, words: Vector, prior: Vector) -> float:
         """The log-odds, where what the bias, the embedding and the form come to is known."""
@@ -138,14 +148,14 @@ class Parts:
 
     def compiled(self, features: PromptFeatures) -> Callable[[str], float] | None:
         """What gives `seen` for a prompt, read by these features; None where the kernel can't."""
-        trees = self.trees.kernel
-        if features.reader is None or FORM_RULES is None or trees is None:
+        trees = tuple(each.kernel for each in self.trees if each.kernel is not None)
+        if features.reader is None or FORM_RULES is None or not trees or self.neighbours is not None:
             return None
         mean, scale, on_embedding, on_form, bias = map(
             np.ascontiguousarray, (self.form_mean, self.form_scale, self.embedding, self.form, self.bias)
         )
         kernel = scan.Parts(
-            features.reader, FORM_RULES, trees, mean, scale, on_embedding, on_form, bias, OPTIONS, LISTED, CLIP
+            features.reader, FORM_RULES, trees, mean, scale, on_embedding, on_form, bias, OPTIONS, *LISTED, CLIP
         )
         return lambda prompt: kernel.sum(*features.reading(prompt))
 
@@ -156,8 +166,10 @@ class Parts:
             CONSTANT_PART: float(self.bias[row]),
             "embedding": float(self.embedding[row].dot(view.embedding)),
             "words": float(self.words.dot(view.words)),
-            "trees": self.trees.predict(form),
+            "trees": self.trees[row].predict(form),
         }
+        if self.neighbours is not None:
+            explained["neighbours"] = self.neighbours.score(view.embedding, form)
         explained |= {f"form: {name}": float(part) for name, part in zip(form_names, self.form[row] * form, strict=True)}
         return explained | {
             f"router: {name}": float(part) for name, part in zip(prior_names, self.prior * view.prior, strict=True)
@@ -165,8 +177,11 @@ class Parts:
 
 
 def lists_options(form: Vector) -> NDArray[np.bool_]:
-    """Whether prompts with these features of form, as they come, list options; the last axis is that of the features."""
-    listing: NDArray[np.bool_] = form[..., OPTIONS] > LISTED
+    """Whether prompts with these features of form, as they come, list two to five options; the last axis is that of the
+    features."""
+    few, many = map(np.float32, LISTED)
+    marks = form[..., OPTIONS]
+    listing: NDArray[np.bool_] = (marks > few) & (marks < many)
     return listing
 
 

@@ -19,6 +19,7 @@ from routellm.embeddings.words import BUCKETS, WORDS_VERSION
 from routellm.errors import CheckpointError
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
 from routellm.routers.checkpoint_features import read_features
+from routellm.routers.neighbours import neighbours_tensors, read_neighbours
 from routellm.routers.odds import sigmoid
 from routellm.routers.padding import PADDING_VERSION, padding_tensors, read_padding
 from routellm.routers.parts import Parts, Trees, trees_fit
@@ -120,6 +121,7 @@ def meta_of(viewer: Viewer) -> dict[str, Any]:
 
 def tensors_of(parts: Parts) -> dict[str, NDArray[Any]]:
     """What a checkpoint holds of `parts`."""
+    neighbours = {} if parts.neighbours is None else neighbours_tensors(parts.neighbours)
     return {
         "form_mean": parts.form_mean,
         "form_scale": parts.form_scale,
@@ -128,9 +130,10 @@ def tensors_of(parts: Parts) -> dict[str, NDArray[Any]]:
         "words": parts.words,
         "prior": parts.prior,
         "bias": parts.bias,
-        "trees.feature": parts.trees.feature,
-        "trees.threshold": parts.trees.threshold,
-        "trees.value": parts.trees.value,
+        "trees.feature": parts.trees[0].feature,
+        "trees.threshold": parts.trees[0].threshold,
+        "trees.value": np.stack([trees.value for trees in parts.trees]),
+        **neighbours,
     }
 
 
@@ -149,7 +152,7 @@ def _read_parts(checkpoint: Checkpoint, viewer: Viewer, remedy: str) -> Parts:
     for name in _TENSORS:
         if name not in found:
             raise CheckpointError(f"{checkpoint.path}: the tensor {name!r} is missing. {remedy}")
-    feature, threshold, value = (found[f"trees.{name}"] for name in ("feature", "threshold", "value"))
+    feature, threshold, values = (found[f"trees.{name}"] for name in ("feature", "threshold", "value"))
     n_form, rows = len(viewer.form_names), found["bias"].size
     if rows not in (1, 2):
         raise CheckpointError(
@@ -162,10 +165,10 @@ def _read_parts(checkpoint: Checkpoint, viewer: Viewer, remedy: str) -> Parts:
         "words": (BUCKETS if viewer.words else 0,), "prior": (len(viewer.priors),),
     }  # fmt: skip
     fits = [found[name].shape == shape for name, shape in wanted.items()]
-    if not all(fits) or not trees_fit(feature, threshold, value):
+    if not all(fits) or len(values) != rows or not all(trees_fit(feature, threshold, value) for value in values):
         shapes = {name: tensor.shape for name, tensor in found.items()}
         raise CheckpointError(f"{checkpoint.path}: the tensors' shapes don't fit together: {shapes}. {remedy}")
-    if not trees_fit(feature, threshold, value, n_form) or not np.all(found["form_scale"] > 0):
+    if not trees_fit(feature, threshold, values[0], n_form) or not np.all(found["form_scale"] > 0):
         raise CheckpointError(f"{checkpoint.path}: its trees ask for features that there are not, or a scale is not above 0.")
     return Parts(
         form_mean=found["form_mean"],
@@ -174,8 +177,9 @@ def _read_parts(checkpoint: Checkpoint, viewer: Viewer, remedy: str) -> Parts:
         form=found["form"],
         words=found["words"],
         prior=found["prior"],
-        trees=Trees(feature, threshold, value),
+        trees=tuple(Trees(feature, threshold, value) for value in values),
         bias=found["bias"],
+        neighbours=read_neighbours(checkpoint, viewer.features.embedder.dim + n_form, remedy),
     )
 
 

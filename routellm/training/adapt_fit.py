@@ -13,12 +13,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from routellm.embeddings.base import Vector
-from routellm.routers.parts import Parts, Trees, standardise
+from routellm.routers.neighbours import Neighbours
+from routellm.routers.parts import Parts, Trees
 from routellm.routers.views import View
+from routellm.training.adapt_neighbours import fit_neighbours
 from routellm.training.boosting import TreeSettings, fit_trees
+from routellm.training.scale import LEAST_SPREAD, Scale, length
 
 Floats = NDArray[np.float64]
+
+PARTS = ("linear", "words", "trees", "neighbours, wide", "neighbours, close")
 
 FOLDS = 5
 FORM_WEIGHT = 0.7
@@ -33,7 +37,6 @@ LOSS_WEIGHT = 0.5
 PULL = 300.0
 """How many labels it takes to outweigh the guess that the labels and the prior routers are worth the same."""
 
-_LEAST_SPREAD = 1e-6
 _LEAST_SLOPE = 1e-3
 
 
@@ -45,35 +48,20 @@ class Learned:
         embedding, form: float64 weights of the linear part.
         words: float64 weights of the words.
         trees: on features of form.
+        neighbours: the labelled prompts.
     """
 
     embedding: Floats
     form: Floats
     words: Floats
     trees: Trees
+    neighbours: Neighbours
 
     def scores(self, view: View) -> Floats:
-        """What each part says: shape (n, 3): linear, words, trees."""
+        """What each of `PARTS` says: shape (n, len(PARTS))."""
         linear = view.embedding @ self.embedding + view.form @ self.form
-        return np.stack([linear, view.words @ self.words, self.trees.predict_batch(view.form)], axis=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Means and spreads of the features of form, each float32 of shape (n_form,)."""
-
-    mean: Vector
-    spread: Vector
-
-    @classmethod
-    def of(cls, form: Vector) -> Scale:
-        """Those of the rows, shape (n, n_form); a feature that never varies keeps its unit."""
-        spread = form.std(axis=0)
-        return cls(form.mean(axis=0), np.where(spread < _LEAST_SPREAD, 1.0, spread).astype(np.float32))
-
-    def standardised(self, view: View) -> View:
-        """The same prompts with standardised features of form, as everything below takes them."""
-        return replace(view, form=standardise(view.form, self.mean, self.spread))
+        boosted = self.trees.predict_batch(view.form)
+        return np.column_stack([linear, view.words @ self.words, boosted, self.neighbours.scores(view)])
 
 
 def softened(gap: Floats) -> Floats:
@@ -82,17 +70,13 @@ def softened(gap: Floats) -> Floats:
 
 
 def fit_parts(view: View, target: Floats, trees: Trees) -> Learned:
-    """Fit the linear parts to `target`, shape (n,), and put them beside `trees`."""
-    embedding_scale, form_scale = _length(view.embedding), _length(view.form) / FORM_WEIGHT
+    """Fit the linear parts and those of neighbours to `target`, shape (n,), and put them beside `trees`."""
+    embedding_scale, form_scale = length(view.embedding), length(view.form) / FORM_WEIGHT
     linear = ridge(np.hstack([view.embedding / embedding_scale, view.form / form_scale]), target)
-    width, words_scale = view.embedding.shape[1], _length(view.words)
+    width, words_scale = view.embedding.shape[1], length(view.words)
     words = ridge(view.words / words_scale, target) / words_scale
-    return Learned(linear[:width] / embedding_scale, linear[width:] / form_scale, words, trees)
-
-
-def _length(rows: Vector) -> float:
-    """The root mean square length of centred rows."""
-    return max(float(np.sqrt(np.sum(rows.var(axis=0)))), _LEAST_SPREAD)
+    neighbours = fit_neighbours(view, target)
+    return Learned(linear[:width] / embedding_scale, linear[width:] / form_scale, words, trees, neighbours)
 
 
 def ridge(rows: NDArray[np.floating], target: Floats) -> Floats:
@@ -119,7 +103,7 @@ class CrossFit:
     """Parts fitted on every fold but one, in turn.
 
     Attributes:
-        scores: float64, shape (n, 3): what the parts say of prompts that they were not fitted on.
+        scores: float64, shape (n, len(PARTS)): what the parts say of prompts that they were not fitted on.
         trees: of every fold.
     """
 
@@ -130,7 +114,7 @@ class CrossFit:
 def cross_fit(view: View, target: Floats, seed: int) -> CrossFit:
     """Fit on the folds; each prompt is scored by parts that never saw its label."""
     settings = TreeSettings()
-    scores = np.empty((len(target), 3))
+    scores = np.empty((len(target), len(PARTS)))
     trees = []
     for number, (fitting, held) in enumerate(folds_of(len(target), seed)):
         seen = view.take(fitting)
@@ -142,13 +126,13 @@ def cross_fit(view: View, target: Floats, seed: int) -> CrossFit:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How much each part counts: `parts`, shape (3,), on the parts' scores; `prior`, shape (n_priors,), on log-odds."""
+    """How much counts: `parts`, shape (len(PARTS),), on the parts' scores; `prior`, shape (n_priors,), on log-odds."""
 
     parts: Floats
     prior: Floats
 
     def scores(self, parts: Floats, prior: NDArray[np.floating]) -> Floats:
-        """The mixed score of n prompts; shapes (n, 3) and (n, n_priors)."""
+        """The mixed score of n prompts; shapes (n, len(PARTS)) and (n, n_priors)."""
         return np.asarray(parts @ self.parts + prior @ self.prior, dtype=np.float64)
 
 
@@ -160,10 +144,10 @@ def mix(parts: Floats, prior: NDArray[np.floating], target: Floats) -> Mix:
     Args:
         parts: scores of prompts that the parts were not fitted on.
     """
-    spread = np.where(parts.std(axis=0) < _LEAST_SPREAD, np.inf, parts.std(axis=0))
+    spread = np.where(parts.std(axis=0) < LEAST_SPREAD, np.inf, parts.std(axis=0))
     together = (parts / spread).sum(axis=1)
-    together_spread = max(float(together.std()), _LEAST_SPREAD)
-    prior_spread = np.where(prior.std(axis=0) < _LEAST_SPREAD, np.inf, prior.std(axis=0))
+    together_spread = max(float(together.std()), LEAST_SPREAD)
+    prior_spread = np.where(prior.std(axis=0) < LEAST_SPREAD, np.inf, prior.std(axis=0))
     columns = np.column_stack([together / together_spread, prior / prior_spread])
     equal = np.array([1.0, *np.full(prior.shape[1], 1.0 / prior.shape[1])])
     weights = non_negative_least_squares(columns - columns.mean(axis=0), target - target.mean(), equal, PULL)
@@ -178,8 +162,8 @@ def non_negative_least_squares(rows: Floats, target: Floats, towards: Floats, pu
         pull: how strongly, in rows.
     """
     fitted = rows @ towards
-    multiple = max(float(fitted @ target) / max(float(fitted @ fitted), _LEAST_SPREAD), _LEAST_SPREAD)
-    products = rows.T @ rows + max(pull, _LEAST_SPREAD) * np.eye(rows.shape[1])
+    multiple = max(float(fitted @ target) / max(float(fitted @ fitted), LEAST_SPREAD), LEAST_SPREAD)
+    products = rows.T @ rows + max(pull, LEAST_SPREAD) * np.eye(rows.shape[1])
     along = rows.T @ target + pull * multiple * towards
     weights = np.zeros(rows.shape[1])
     for _ in range(sweeps):
@@ -203,7 +187,7 @@ def calibrate(scores: Floats, won: NDArray[np.bool_]) -> tuple[float, float]:
     other. Scores that rank the wins backwards get a slope of almost 0, and so one and the same probability."""
     wins = int(won.sum())
     target = np.where(won, (wins + 1.0) / (wins + 2.0), 1.0 / (len(won) - wins + 2.0))
-    spread = max(float(scores.std()), _LEAST_SPREAD)
+    spread = max(float(scores.std()), LEAST_SPREAD)
     start = float(np.log(wins / (len(won) - wins)))
     line = logistic_line((scores - scores.mean()) / spread, target, np.ones(len(scores)), start, 1e-9)
     if line[0] < _LEAST_SLOPE:
@@ -232,8 +216,9 @@ def logistic_line(standard: Floats, target: Floats, weights: Floats, start: floa
 
 def combine(scale: Scale, learned: Learned, weights: Mix, slope: float, bias: float) -> Parts:
     """Everything folded into log-odds: slope * mixed score + bias."""
-    linear, words, boosted = slope * weights.parts
-    trees = learned.trees
+    linear, words, boosted, *near = slope * weights.parts
+    trees, neighbours = learned.trees, learned.neighbours
+    counted = neighbours.weights * np.array(near, dtype=np.float32)[:, None]
     return Parts(
         form_mean=scale.mean,
         form_scale=scale.spread,
@@ -241,6 +226,7 @@ def combine(scale: Scale, learned: Learned, weights: Mix, slope: float, bias: fl
         form=(linear * learned.form).astype(np.float32)[None],
         words=(words * learned.words).astype(np.float32),
         prior=(slope * weights.prior).astype(np.float32),
-        trees=Trees(trees.feature, trees.threshold, (np.float32(boosted) * trees.value).astype(np.float32)),
+        trees=(Trees(trees.feature, trees.threshold, (np.float32(boosted) * trees.value).astype(np.float32)),),
         bias=np.array([bias], dtype=np.float32),
+        neighbours=replace(neighbours, weights=counted),
     )

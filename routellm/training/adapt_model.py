@@ -11,13 +11,12 @@ from routellm.routers.adapted import AdaptedRouter
 from routellm.routers.parts import Parts
 from routellm.routers.views import Viewer
 from routellm.training.adapt_compare import Verdict, apgr, compare
-from routellm.training.adapt_fit import Mix, Scale, calibrate, combine, cross_fit, fit_parts, honest_scores, mix, softened
+from routellm.training.adapt_fit import PARTS, Mix, calibrate, combine, cross_fit, fit_parts, honest_scores, mix, softened
 from routellm.training.adapt_labels import Labels
 from routellm.training.boosting import joined
+from routellm.training.scale import Scale
 
 Floats = NDArray[np.float64]
-
-PARTS = ("linear", "words", "trees")
 
 ROUNDS = 2
 """How often the prompts are cut into folds anew: a mean over several cuts depends less on how they fell."""

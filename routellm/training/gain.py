@@ -35,11 +35,11 @@ from routellm.routers.padding import padding_tensors
 from routellm.routers.parts import lists_options
 from routellm.routers.parts_router import meta_of, tensors_of
 from routellm.routers.views import Viewer
-from routellm.training.adapt_fit import Scale
 from routellm.training.dataset import held_prompts
 from routellm.training.gain_fit import balanced, fit_members, fold, gather, platt
 from routellm.training.gain_kinds import KindSettings, add_kind_arguments, check_above_0
 from routellm.training.gain_padding import learn_padding
+from routellm.training.scale import Scale
 from routellm.training.teaching import add_teacher_arguments, find_teacher, learn
 from routellm.training.trainers import Report, Trained, Trainer, TrainingData
 

@@ -6,7 +6,8 @@ Least squares on wins less losses, since APGR is linear in the gap: a ranking by
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,12 @@ from routellm.embeddings.base import Vector
 from routellm.errors import DataError
 from routellm.routers.parts import Parts, Trees
 from routellm.routers.views import View
-from routellm.training.adapt_fit import Scale, logistic_line
-from routellm.training.boosting import TreeSettings, fit_trees, joined
+from routellm.training.adapt_fit import logistic_line
+from routellm.training.boosting import TreeSettings, fit_trees
 from routellm.training.dataset import weigh_outcomes
 from routellm.training.gain_kinds import KindSettings, kind_of
 from routellm.training.preferences import Preference
+from routellm.training.scale import Scale
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +36,11 @@ STUDENT_PENALTY = 0.1
 """Of a student's ridge regression: scores of another router are without chance, so they can be followed closely."""
 
 _LEAST_SPREAD = 1e-9
+_QUESTIONS = ("feature", "threshold")
+
+Model = TypeVar("Model")
+Among: TypeAlias = tuple[NDArray[np.int64], Floats]
+"""Places of prompts, and the weight of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +94,14 @@ def gather(rows: Sequence[Preference], strong: str, weak: str) -> Gains:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A ridge regression: float64 weights of the embedding and of the standardised features of form, and a constant."""
+    """A ridge regression: float64 weights of the embedding and of the standardised features of form."""
 
     embedding: Floats
     form: Floats
-    constant: float = 0.0
 
     def scores(self, view: View) -> Floats:
         """Shape (n,)."""
-        return np.asarray(view.embedding @ self.embedding + view.form @ self.form + self.constant, dtype=np.float64)
+        return np.asarray(view.embedding @ self.embedding + view.form @ self.form, dtype=np.float64)
 
 
 def balanced(source: NDArray[np.int64]) -> Floats:
@@ -137,27 +143,60 @@ def fit_boosted(form: Vector, target: Floats, groups: NDArray[np.int64], weights
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
-    """The fitted models, each with what its scores are divided by: their spread over the weight of its kind.
+class Member(Generic[Model]):
+    """A fitted model, and what its scores count for.
 
     Attributes:
-        linear, boosted: count for all prompts.
-        options_only: count for prompts that list options.
+        divisor: what they are divided by: their spread over the weight of the kind.
+        mean: what is taken from them first.
+        listing: whether they count for prompts that list options or for all others; None for all prompts.
     """
 
-    linear: list[tuple[Linear, float]] = field(default_factory=list)
-    boosted: list[tuple[Trees, float]] = field(default_factory=list)
-    options_only: list[tuple[Linear, float]] = field(default_factory=list)
+    model: Model
+    divisor: float
+    mean: float = 0.0
+    listing: bool | None = None
+
+    @classmethod
+    def of(
+        cls, model: Model, scores: Floats, weight: float, among: Among, listing: NDArray[np.bool_], only: bool | None
+    ) -> Member[Model]:
+        """A model with such scores of all prompts, whose spread shall be `weight`.
+
+        Args:
+            among: if it counts for some prompts only, then the mean over these is what is taken from its scores, so that
+                being one of them by itself moves a prompt neither up nor down.
+            listing, only: which prompts list options, and which of them it counts for.
+        """
+        if only is None:
+            return cls(model, spread_of(scores) / weight)
+        rows, weights = among
+        mean = float(np.average(scores[rows], weights=weights))
+        return cls(model, spread_of(scores[listing == only]) / weight, mean, only)
+
+    def share(self, listing: bool) -> float:
+        """What its scores are multiplied by for prompts that list options, or for others."""
+        return 1.0 / self.divisor if self.listing in (None, listing) else 0.0
+
+    def counted(self, scores: Floats, listing: NDArray[np.bool_]) -> Floats:
+        """What of its scores is added up; `listing` says which of the n prompts list options."""
+        return (scores - self.mean) * np.where(listing, self.share(True), self.share(False))
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The fitted models, whose scores are added up."""
+
+    linear: list[Member[Linear]] = field(default_factory=list)
+    boosted: list[Member[Trees]] = field(default_factory=list)
 
     def scores(self, view: View, listing: NDArray[np.bool_]) -> Floats:
         """The sum of all scores, shape (n,); `listing` says which of the n prompts list options."""
         total = np.zeros(len(view))
-        for linear, divisor in self.linear:
-            total += linear.scores(view) / divisor
-        for trees, divisor in self.boosted:
-            total += trees.predict_batch(view.form) / divisor
-        for linear, divisor in self.options_only:
-            total[listing] += linear.scores(view)[listing] / divisor
+        for linear in self.linear:
+            total += linear.counted(linear.model.scores(view), listing)
+        for trees in self.boosted:
+            total += trees.counted(trees.model.predict_batch(view.form), listing)
         return total
 
     def joined_by(self, student: tuple[Linear, Trees], weight: float, view: View, listing: NDArray[np.bool_]) -> Members:
@@ -165,7 +204,7 @@ class Members:
         linear, trees = student
         own = spread_of(linear.scores(view) + trees.predict_batch(view.form))
         divisor = own / (weight * spread_of(self.scores(view, listing)))
-        return Members([*self.linear, (linear, divisor)], [*self.boosted, (trees, divisor)], self.options_only)
+        return Members([*self.linear, Member(linear, divisor)], [*self.boosted, Member(trees, divisor)])
 
 
 def fit_members(
@@ -185,29 +224,27 @@ def fit_members(
         rows: which rows of `gains` to fit on.
 
     Raises:
-        DataError: the rows of a kind end all alike, or no prompt of one that is for prompts with options lists any.
+        DataError: the rows of a kind end all alike, or it is for prompts with options, or for others, and has none.
     """
     members = Members()
-    with_options = rows[listing[gains.prompt[rows]]]
     for number, (kind, of_kind) in enumerate(gains.kinds().items()):
-        only = kind in kinds.options_only
-        own = np.intersect1d(of_kind, with_options if only else rows)
-        if only and len(own) == 0:
-            raise DataError(f"No training prompt of the kind {kind!r} lists options; leave it out of --options-only.")
+        only = kinds.listing(kind)
+        meant = rows if only is None else rows[listing[gains.prompt[rows]] == only]
+        own = np.intersect1d(of_kind, meant)
+        if only is not None and len(own) == 0:
+            flag, has = ("--options-only", "No training prompt") if only else ("--open-only", "Every training prompt")
+            raise DataError(f"{has} of the kind {kind!r} lists options; leave it out of {flag}.")
         if len(own) == 0 or np.ptp(gains.gain[own]) < _LEAST_SPREAD:
             raise DataError(f"The training comparisons of the kind {kind!r} end all alike; give more data.")
         groups = np.zeros(len(own), dtype=np.int64) if kind in kinds.across else gains.source[own]
         weights, seen = balanced(gains.source[own]), view.take(gains.prompt[own])
-        linear = fit_linear(seen, gains.gain[own], groups, weights, penalty)
         counts = kinds.weights.get(kind, 1.0)
-        if only:
-            scores, around = linear.scores(view), gains.prompt[with_options]
-            mean = float(np.average(scores[around], weights=balanced(gains.source[with_options])))
-            members.options_only.append((replace(linear, constant=-mean), spread_of(scores[listing]) / counts))
-            continue
-        trees = fit_boosted(seen.form, gains.gain[own], groups, weights, 10 * seed + number)
-        members.linear.append((linear, spread_of(linear.scores(view)) / counts))
-        members.boosted.append((trees, spread_of(trees.predict_batch(view.form)) / counts))
+        among = gains.prompt[meant], balanced(gains.source[meant])
+        linear = fit_linear(seen, gains.gain[own], groups, weights, penalty)
+        members.linear.append(Member.of(linear, linear.scores(view), counts, among, listing, only))
+        if only is not True:
+            trees = fit_boosted(seen.form, gains.gain[own], groups, weights, 10 * seed + number)
+            members.boosted.append(Member.of(trees, trees.predict_batch(view.form), counts, among, listing, only))
     return members
 
 
@@ -235,30 +272,29 @@ def platt(scores: Floats, won: Floats, weights: Floats) -> tuple[float, float]:
 
 def fold(members: Members, scale: Scale, slope: float, bias: float) -> Parts:
     """Everything in units of log-odds, `slope` times the members' sum: the linear models become one, and so do the trees."""
-    trees = [
-        Trees(each.feature, each.threshold, np.float32(slope / divisor) * each.value) for each, divisor in members.boosted
-    ]
-    together = joined(trees)
-    rows = [_sum(members.linear, slope)]
-    if members.options_only:
-        rows.append(_sum([*members.linear, *members.options_only], slope))
+    linear, boosted = members.linear, members.boosted
+    limited = any(each.listing is not None for each in linear) or any(each.listing is not None for each in boosted)
+    rows = (False, True) if limited else (False,)
+    feature, threshold = (np.concatenate([getattr(each.model, name) for each in boosted], axis=1) for name in _QUESTIONS)
+
+    def answers(row: bool) -> Vector:
+        return np.concatenate([np.float32(slope * each.share(row)) * each.model.value for each in boosted])
+
+    def constant(row: bool) -> float:
+        means = sum(each.share(row) * each.mean for each in linear) + sum(each.share(row) * each.mean for each in boosted)
+        return bias - slope * means
+
+    def weights(name: str) -> Vector:
+        sums = [np.sum([slope * each.share(row) * getattr(each.model, name) for each in linear], axis=0) for row in rows]
+        return np.array(sums, dtype=np.float32)
+
     return Parts(
         form_mean=scale.mean,
         form_scale=scale.spread,
-        embedding=np.array([row.embedding for row in rows], dtype=np.float32),
-        form=np.array([row.form for row in rows], dtype=np.float32),
+        embedding=weights("embedding"),
+        form=weights("form"),
         words=np.empty(0, dtype=np.float32),
         prior=np.empty(0, dtype=np.float32),
-        trees=Trees(together.feature, together.threshold, together.value * np.float32(len(trees))),
-        bias=np.array([bias + row.constant for row in rows], dtype=np.float32),
-    )
-
-
-def _sum(linear: list[tuple[Linear, float]], factor: float) -> Linear:
-    """`factor` times the sum of all, each divided by its number."""
-    shares = [(factor / divisor, each) for each, divisor in linear]
-    return Linear(
-        np.sum([share * each.embedding for share, each in shares], axis=0),
-        np.sum([share * each.form for share, each in shares], axis=0),
-        sum(share * each.constant for share, each in shares),
+        trees=tuple(Trees(feature, threshold, answers(row)) for row in rows),
+        bias=np.array([constant(row) for row in rows], dtype=np.float32),
     )

@@ -18,11 +18,13 @@ class KindSettings:
     Attributes:
         across: kinds whose sources are compared as they are; sources of other kinds are each taken for themselves.
         options_only: kinds that are fitted on the prompts that list options, and counted for such prompts only.
+        open_only: kinds that are fitted on all other prompts, and counted for those only.
         weights: kind -> what its scores are multiplied by; 1 where it isn't named.
     """
 
     across: list[str] = field(default_factory=list)
     options_only: list[str] = field(default_factory=list)
+    open_only: list[str] = field(default_factory=list)
     weights: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -30,22 +32,34 @@ class KindSettings:
         """What the flags of `add_kind_arguments` say, checked against the data's sources.
 
         Raises:
-            ConfigError: a flag names a kind that none of the sources is of, `--options-only` leaves no kind for other prompts,
-                or a weight can't be read or is not above 0.
+            ConfigError: a flag names a kind that none of the sources is of, `--options-only` and `--open-only` leave no kind
+                for all prompts or name the same one, or a weight can't be read or is not above 0.
         """
         weights = dict(map(_kind_and_weight, arguments.kind_weight))
+        options_only, open_only = arguments.options_only, arguments.open_only
         check_kinds("--across", arguments.across, sources)
-        check_kinds("--options-only", arguments.options_only, sources)
+        check_kinds("--options-only", options_only, sources)
+        check_kinds("--open-only", open_only, sources)
         check_kinds("--kind-weight", weights, sources)
-        if not set(map(kind_of, sources)) - set(arguments.options_only):
-            raise ConfigError("--options-only names all kinds that the data have; leave one for prompts that list no options.")
-        return cls(across=arguments.across, options_only=arguments.options_only, weights=weights)
+        for kind in options_only:
+            if kind in open_only:
+                raise ConfigError(f"--options-only and --open-only both name the kind {kind!r}; name it in one, or in none.")
+        if not set(map(kind_of, sources)) - {*options_only, *open_only}:
+            flags = [flag for flag, named in (("--options-only", options_only), ("--open-only", open_only)) if named]
+            names = f"{flags[0]} names" if len(flags) == 1 else f"{' and '.join(flags)} name"
+            raise ConfigError(f"{names} all kinds that the data have; leave one that counts for all prompts.")
+        return cls(across=arguments.across, options_only=options_only, open_only=open_only, weights=weights)
+
+    def listing(self, kind: str) -> bool | None:
+        """Whether the kind counts for prompts that list options or for all others; None for all prompts."""
+        return True if kind in self.options_only else False if kind in self.open_only else None
 
     def about(self) -> dict[str, Any]:
         """What a model card tells of them."""
         return {
             "across": self.across,
             "options_only": self.options_only,
+            "open_only": self.open_only,
             "kind_weights": [f"{kind}={weight:g}" for kind, weight in self.weights.items()],
         }
 
@@ -58,8 +72,10 @@ def add_kind_arguments(parser: argparse.ArgumentParser) -> None:
         "the strong model wins because of their prompts; sources of other kinds are each taken for themselves",
     )  # fmt: skip
     add("--options-only", nargs="+", default=[], metavar="KIND",
-        help="kinds that are fitted on the prompts that list options (multiple choice), and counted for such prompts only; "
-        "these get a ridge regression and no trees")  # fmt: skip
+        help="kinds that are fitted on the prompts that list two to five options (multiple choice), and counted for such "
+        "prompts only; these get a ridge regression and no trees")  # fmt: skip
+    add("--open-only", nargs="+", default=[], metavar="KIND",
+        help="kinds that are fitted on all other prompts, and counted for those only")  # fmt: skip
     add("--kind-weight", nargs="+", action="extend", default=[], metavar="KIND=X",
         help="what a kind's scores, divided by their spread, are multiplied by (default: 1 each)")  # fmt: skip
 

@@ -16,10 +16,10 @@ from routellm.routers.odds import log_odds
 from routellm.routers.parts import Trees
 from routellm.routers.routers import Router, build_router
 from routellm.routers.views import View, Viewer
-from routellm.training.adapt_fit import Scale
 from routellm.training.gain_fit import Linear, fit_student
 from routellm.training.gain_kinds import check_above_0
 from routellm.training.reading import file_hashes
+from routellm.training.scale import Scale
 from routellm.training.testprompts import TestPrompts
 from routellm.training.trainers import Report
 

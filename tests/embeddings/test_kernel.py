@@ -250,12 +250,13 @@ def parts_and_view(sorts: int) -> tuple[Parts, Viewer]:
     viewer = Viewer(both_features()[0], {}, words=False)
     width = len(viewer.form_names)
     feature = draw.integers(0, width, (4, 300), dtype=np.int16)
-    threshold, value = draw.random((4, 300), dtype=np.float32), draw.standard_normal((300, 16)).astype(np.float32)
+    threshold, values = draw.random((4, 300), dtype=np.float32), draw.standard_normal((sorts, 300, 16)).astype(np.float32)
     mean, nothing = draw.standard_normal(width).astype(np.float32), np.empty(0, dtype=np.float32)
     scale = draw.random(width, dtype=np.float32) + np.float32(0.05)
     shapes = ((sorts, viewer.features.embedder.dim), (sorts, width), (sorts,))
     on_embedding, on_form, bias = (draw.standard_normal(shape).astype(np.float32) for shape in shapes)
-    return Parts(mean, scale, on_embedding, on_form, nothing, nothing, Trees(feature, threshold, value), bias), viewer
+    trees = tuple(Trees(feature, threshold, value) for value in values)
+    return Parts(mean, scale, on_embedding, on_form, nothing, nothing, trees, bias), viewer
 
 
 @pytest.mark.parametrize("sorts", [1, 2])
@@ -278,7 +279,7 @@ def test_a_second_row_of_weights_is_for_prompts_that_list_options() -> None:
     both, viewer = parts_and_view(2)
     for row, prompt in enumerate(("Which is it, red or blue?", "Which is it?\nA. red\nB. blue")):
         one = slice(row, row + 1)
-        alone = replace(both, embedding=both.embedding[one], form=both.form[one], bias=both.bias[one])
+        alone = replace(both, embedding=both.embedding[one], form=both.form[one], trees=both.trees[one], bias=both.bias[one])
         sums = [each(prompt) for each in (both.compiled(viewer.features), alone.compiled(viewer.features)) if each is not None]
         assert sums == [both.log_odds(viewer.see(prompt))] * 2
 
@@ -312,6 +313,7 @@ WRONG = {
     "a scale that is no number": (lambda: linear(WEIGHTS).dot("e", None, "1"), TypeError),
     "trees on more features than there are": (lambda: sum_of(tree(feature=60)), ValueError),
     "trees that are none": (lambda: sum_of(surface.compiled_rules()), TypeError),
+    "fewer trees than rows": (lambda: sum_of(tree(feature=5), rows=(2, 2, 2), times=1), ValueError),
     "three rows of weights": (lambda: sum_of(tree(feature=5), rows=(3, 3, 3)), ValueError),
     "no row of weights": (lambda: sum_of(tree(feature=5), rows=(0, 0, 0)), ValueError),
     "fewer rows on the embedding": (lambda: sum_of(tree(feature=5), rows=(1, 2, 2)), ValueError),
@@ -338,13 +340,17 @@ def linear(weights: Vector) -> scan.Linear:
     return scan.Linear(reader, weights)
 
 
-def sum_of(trees: Any, rows: tuple[int, int, int] = (1, 1, 1), options: int = 0) -> scan.Parts:
-    """`rows`: of the weights on the embedding, of those on the form, and constants."""
+def sum_of(trees: Any, rows: tuple[int, int, int] = (1, 1, 1), options: int = 0, times: int | None = None) -> scan.Parts:
+    """`rows`: of the weights on the embedding, of those on the form, and constants. The trees are given `times`, or as often
+    as there are constants."""
     reader, row = both_features()[0].reader, np.ones(60, dtype=np.float32)
     assert reader is not None
     widths = ((256,), (60,), ())
     weights = [np.ones((count, *width), dtype=np.float32) for count, width in zip(rows, widths, strict=True)]
-    return scan.Parts(reader, form.compiled_rules(), trees, row, row, weights[0], weights[1], weights[2], options, 0.3, 4.0)
+    given = (trees,) * (rows[2] if times is None else times)
+    return scan.Parts(
+        reader, form.compiled_rules(), given, row, row, weights[0], weights[1], weights[2], options, 0.3, 0.6, 4.0
+    )
 
 
 def tree(feature: int) -> scan.Trees:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from routellm.routers.odds import CLIP, log_odds
 from routellm.routers.parts import Trees
 from tests.prompts import ODD_PROMPTS
 from tests.routers.adapting import labels, make_checkpoint
+
+LEARNED = ("embedding", "form", "words", "trees.value", "bias", "neighbours.weights")
+"""Tensors of what the labels taught, beside the weights of the prior routers."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def test_the_explanation_adds_up_to_the_log_odds(router: AdaptedRouter) -> None:
         parts = router.explain(prompt)
         explained = np.clip(sum(parts.values()), -CLIP, CLIP)  # as log_odds cuts off
         assert explained == pytest.approx(log_odds(router.calculate_strong_win_rate(prompt)), abs=1e-4)
-        assert {"constant", "embedding", "words", "trees", "router: mf", "form: stem_numbers"} <= set(parts)
+        assert {"constant", "embedding", "words", "trees", "neighbours", "router: mf", "form: stem_numbers"} <= set(parts)
 
 
 def test_what_was_labelled_as_hard_scores_higher(router: AdaptedRouter) -> None:
@@ -61,16 +64,23 @@ def test_it_says_what_it_is_and_whether_it_may_be_scored_on_an_event_loop(folder
     assert router.quantiles.prompts == 150
 
 
-def changed(folder: Path, to: Path, tensors: Mapping[str, np.ndarray[Any, Any]] | None = None, **fields: Any) -> str:
-    """A copy of a checkpoint with other tensors or fields of its router.json, and fitting hashes."""
+def changed(
+    folder: Path,
+    to: Path,
+    tensors: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    without: Collection[str] = (),
+    **fields: Any,
+) -> str:
+    """A copy of a checkpoint with other tensors, without some, or with other fields of its router.json, and fitting hashes."""
     checkpoint = load_checkpoint(folder, "adapted")
     meta = {name: value for name, value in (checkpoint.meta or {}).items() if name != "weights_sha256"}
-    return str(save_checkpoint(to / "changed", "adapted", {**checkpoint.tensors, **(tensors or {})}, {**meta, **fields}))
+    held = {name: tensor for name, tensor in {**checkpoint.tensors, **(tensors or {})}.items() if name not in without}
+    return str(save_checkpoint(to / "changed", "adapted", held, {**meta, **fields}))
 
 
 def test_the_prior_router_is_part_of_the_sum(folder: Path, router: AdaptedRouter, tmp_path: Path) -> None:
     tensors = load_checkpoint(folder, "adapted").tensors
-    rest = {name: np.zeros_like(tensors[name]) for name in ("embedding", "form", "words", "trees.value", "bias")}
+    rest = {name: np.zeros_like(tensors[name]) for name in LEARNED}
     alone = AdaptedRouter(changed(folder, tmp_path, {**rest, "prior": np.array([0.3], dtype=np.float32)}))
     mf = MatrixFactorizationRouter()
     for prompt in ("What is another name for sheep?", "Prove that 17 is prime.", *ODD_PROMPTS):

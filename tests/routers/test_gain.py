@@ -130,7 +130,7 @@ def test_weights_without_rows_are_refused_with_what_to_do(fast: Path, tmp_path: 
 def rows(fast: Path, count: int) -> dict[str, np.ndarray[Any, Any]]:
     """A checkpoint's rows for prompts with and without options, that many times over; all but the first one point up by 1."""
     tensors = load_checkpoint(fast, "gain_fast").tensors
-    made = {name: np.repeat(tensors[name][:1], count, axis=0) for name in ("embedding", "form", "bias")}
+    made = {name: np.repeat(tensors[name][:1], count, axis=0) for name in ("embedding", "form", "trees.value", "bias")}
     made["bias"][1:] += np.float32(1.0)
     return made
 
@@ -141,7 +141,7 @@ def test_rows_for_more_than_two_sorts_of_prompts_are_refused(fast: Path, tmp_pat
         FastGainRouter(changed(fast, tmp_path / "gain_fast", rows(fast, count)))
 
 
-@pytest.mark.parametrize("tensor", ["embedding", "form", "bias"])
+@pytest.mark.parametrize("tensor", ["embedding", "form", "trees.value", "bias"])
 def test_a_second_row_of_some_weights_only_is_refused(fast: Path, tmp_path: Path, tensor: str) -> None:
     two = {**rows(fast, 2), tensor: rows(fast, 1)[tensor]}
     with pytest.raises(CheckpointError, match="don't fit together"):
@@ -152,7 +152,9 @@ def test_a_second_row_of_some_weights_only_is_refused(fast: Path, tmp_path: Path
 def test_a_second_row_is_for_prompts_that_list_options(fast: Path, tmp_path: Path, asked: str) -> None:
     one = FastGainRouter(str(fast))
     two = FastGainRouter(changed(fast, tmp_path / "gain_fast", rows(fast, 2)))
-    for prompt_, more in ((asked, 1.0), ("Which is it, red or blue?", 0.0), ("f(a) = g(b) in the U.S.A. today", 0.0)):
+    six = "Which is it?\nA. red\nB. blue\nC. green\nD. white\nE. black\nF. pink"
+    others = ("Which is it, red or blue?", "f(a) = g(b) in the U.S.A. today", six)
+    for prompt_, more in ((asked, 1.0), *((other, 0.0) for other in others)):
         gap = log_odds(two.calculate_strong_win_rate(prompt_)) - log_odds(one.calculate_strong_win_rate(prompt_))
         assert gap == pytest.approx(more, abs=1e-5)
         assert two.explain(prompt_)["constant"] - one.explain(prompt_)["constant"] == pytest.approx(more, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Kinds of comparisons that count for prompts that list options only, and kinds that count for more."""
+"""Kinds of comparisons that count for prompts that list options only, or for all others, and kinds that count for more."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from routellm.routers.parts import lists_options
 from routellm.routers.routers import Router, build_router
 from routellm.routers.views import View, Viewer
 from routellm.training import gain_fit
-from routellm.training.adapt_fit import Scale
 from routellm.training.boosting import TreeSettings
-from routellm.training.gain_fit import Gains, balanced, fit_members, fold, gather
+from routellm.training.gain_fit import Gains, Linear, balanced, fit_members, fold, gather
 from routellm.training.gain_kinds import KindSettings
 from routellm.training.preferences import Preference
+from routellm.training.scale import Scale
 from tests.training.files import write
 from tests.training.gains import comparisons, prompt, run_train
 
@@ -75,6 +75,17 @@ def test_an_options_only_kind_turns_prompts_with_options_round_and_no_others(tmp
     assert lead(router, options=True) < -0.2
 
 
+@pytest.mark.parametrize("name", ["gain_fast", "gain_accurate"])
+def test_an_open_only_kind_turns_prompts_without_options_round_and_no_others(tmp_path: Path, name: str) -> None:
+    folder, others = tmp_path / "made", [{**row, "prompt": with_options(row["prompt"])} for row in comparisons(240)]
+    data = write(tmp_path / "gains.jsonl", others + exams(160, options=False))
+    flags = ["--open-only", "quiz", "--kind-weight", "quiz=8", "--embedding-model", "static", "--validation-share", "0.3"]
+    assert run_train(name, data, folder, *flags) == 0
+    router = build_router(name, {"checkpoint_path": str(folder)})
+    assert lead(router, options=False) < -0.2
+    assert lead(router, options=True) > 0.2
+
+
 def test_without_the_flag_it_moves_all_prompts_alike(tmp_path: Path) -> None:
     router = trained(tmp_path, "--kind-weight", "quiz=8")
     assert lead(router, options=False) < -0.05
@@ -89,16 +100,22 @@ def test_a_kind_of_little_weight_turns_nothing_round(tmp_path: Path) -> None:
 def test_the_card_says_which_kinds_count_how(tmp_path: Path) -> None:
     trained(tmp_path / "two", "--options-only", "quiz", "--kind-weight", "quiz=8", "gain=1.5", "--kind-weight", "difficulty=2")
     trained(tmp_path / "one")
-    told = []
-    for name in ("two", "one"):
+    trained(tmp_path / "open", "--open-only", "difficulty")
+    told = {}
+    for name in ("two", "one", "open"):
         folder = tmp_path / name / "made"
         training = json.loads((folder / META_FILE).read_text())["training"]
         tensors = load_checkpoint(folder, "gain_fast").tensors
-        told.append((training["options_only"], training["kind_weights"], tensors["embedding"].shape[0], tensors["bias"].shape))
-        assert {"| options_only |", "| kind_weights |"} <= set(
+        rows = {len(tensors[part]) for part in ("embedding", "form", "trees.value", "bias")}
+        told[name] = (training["options_only"], training["open_only"], training["kind_weights"], rows)
+        assert {"| options_only |", "| open_only |", "| kind_weights |"} <= set(
             re.findall(r"^\| \w+ \|", (folder / "README.md").read_text(), re.M)
         )
-    assert told == [(["quiz"], ["quiz=8", "gain=1.5", "difficulty=2"], 2, (2,)), ([], [], 1, (1,))]
+    assert told == {
+        "two": (["quiz"], [], ["quiz=8", "gain=1.5", "difficulty=2"], {2}),
+        "one": ([], [], [], {1}),
+        "open": ([], ["difficulty"], [], {2}),
+    }
 
 
 @pytest.mark.parametrize(
@@ -108,6 +125,14 @@ def test_the_card_says_which_kinds_count_how(tmp_path: Path) -> None:
             "--options-only names the kind 'quizz' (did you mean 'quiz'?); the data have: 'gain', 'quiz'"),
         (["--options-only", "quiz", "gain"], 2, "--options-only names all kinds that the data have"),
         (["--options-only", "gain"], 1, "No training prompt of the kind 'gain' lists options"),
+        (["--open-only", "quiz"], 1, "Every training prompt of the kind 'quiz' lists options; leave it out of --open-only."),
+        (["--open-only", "gian"], 2,
+            "--open-only names the kind 'gian' (did you mean 'gain'?); the data have: 'gain', 'quiz'"),
+        (["--open-only", "quiz", "gain"], 2, "--open-only names all kinds that the data have"),
+        (["--open-only", "gain", "--options-only", "quiz"], 2,
+            "--options-only and --open-only name all kinds that the data have; leave one that counts for all prompts."),
+        (["--open-only", "quiz", "--options-only", "quiz"], 2,
+            "--options-only and --open-only both name the kind 'quiz'; name it in one, or in none."),
         (["--kind-weight", "qiz=2"], 2, "--kind-weight names the kind 'qiz' (did you mean 'quiz'?)"),
         (["--kind-weight", "quiz"], 2, "--kind-weight takes KIND=X with a number X, such as exam=2, not 'quiz'"),
         (["--kind-weight", "2"], 2, "--kind-weight takes KIND=X with a number X, such as exam=2, not '2'"),
@@ -144,6 +169,7 @@ def look(gains: Gains) -> tuple[Viewer, View, Scale]:
 
 
 QUIZ = KindSettings(across=["quiz"], options_only=["quiz"], weights={"quiz": 3.0})
+OPEN = KindSettings(across=["quiz"], open_only=["quiz"], weights={"quiz": 3.0})
 ALL = comparisons(120) + exams(80) + exams(12, options=False)
 """Prompts of the kind `quiz` that list no options tell nothing where it is options-only."""
 
@@ -161,7 +187,26 @@ def test_it_adds_nothing_on_average_and_as_much_as_its_weight() -> None:
     fitted = rows[listing[gains.prompt[rows]]]
     mean = np.average(added[gains.prompt[fitted]], weights=balanced(gains.source[fitted]))
     assert mean == pytest.approx(0.0, abs=1e-9)
-    assert (len(members.linear), len(members.boosted), len(members.options_only)) == (2, 2, 1)
+    assert [each.listing for each in members.linear] == [None, None, True]
+    assert [each.listing for each in members.boosted] == [None, None]
+
+
+def test_an_open_only_kind_adds_nothing_on_average_either() -> None:
+    """Neither its regression nor its trees."""
+    gains = gains_of(comparisons(120) + exams(80) + exams(60, options=False))
+    _, seen, scale = look(gains)
+    view, listing, rows = scale.standardised(seen), lists_options(seen.form), np.arange(0, len(gains.prompt), 2)
+    members = fit_members(gains, view, listing, rows, OPEN, 1.0, 0)
+    fitted = rows[~listing[gains.prompt[rows]]]
+    for several in (members.linear, members.boosted):
+        assert [each.listing for each in several] == [None, None, False]
+        quiz = several[2]
+        scores = quiz.model.scores(view) if isinstance(quiz.model, Linear) else quiz.model.predict_batch(view.form)
+        added = quiz.counted(scores, listing)
+        assert not added[listing].any()
+        assert added[~listing].std() == pytest.approx(3.0)
+        mean = np.average(added[gains.prompt[fitted]], weights=balanced(gains.source[fitted]))
+        assert mean == pytest.approx(0.0, abs=1e-9)
 
 
 def test_other_kinds_and_other_prompts_are_as_if_it_were_not_there() -> None:
@@ -186,15 +231,17 @@ def test_a_weight_multiplies_trees_and_regression_alike() -> None:
     view, listing, rows = scale.standardised(seen), lists_options(seen.form), np.arange(len(gains.prompt))
     heavy, light = (fit_members(gains, view, listing, rows, KindSettings(weights=w), 1.0, 0) for w in ({"gain": 4.0}, {}))
     for several in ("linear", "boosted"):
-        ratios = [one / other for (_, one), (_, other) in zip(getattr(light, several), getattr(heavy, several), strict=True)]
+        pairs = zip(getattr(light, several), getattr(heavy, several), strict=True)
+        ratios = [one.divisor / other.divisor for one, other in pairs]
         assert ratios == [1.0, 4.0]  # difficulty, gain
 
 
-def test_what_is_folded_scores_as_the_members_do() -> None:
+@pytest.mark.parametrize("kinds", [QUIZ, OPEN], ids=["options-only", "open-only"])
+def test_what_is_folded_scores_as_the_members_do(kinds: KindSettings) -> None:
     gains = gains_of(ALL)
     viewer, seen, scale = look(gains)
     view, listing = scale.standardised(seen), lists_options(seen.form)
-    members = fit_members(gains, view, listing, np.arange(len(gains.prompt)), QUIZ, 1.0, 0)
+    members = fit_members(gains, view, listing, np.arange(len(gains.prompt)), kinds, 1.0, 0)
     parts = fold(members, scale, 1.3, -0.7)
     assert (parts.embedding.shape, parts.form.shape, parts.bias.shape) == ((2, 256), (2, len(viewer.form_names)), (2,))
     assert {tensor.dtype for tensor in (parts.embedding, parts.form, parts.bias)} == {np.dtype(np.float32)}
@@ -216,10 +263,12 @@ def test_prompts_without_options_alone_are_refused_for_a_kind_that_needs_them() 
     [
         ("Which is red?\nA. sky\nB. blood", True),
         ("Which is red? (a) sky (b) blood", True),
+        ("Which is red?\nA. sky\nB. blood\nC. grass\nD. snow\nE. coal", True),
+        ("Which is red?\nA. sky\nB. blood\nC. grass\nD. snow\nE. coal\nF. sand", False),
         ("How much is in an orange of vitamin C. Tell me.", False),
         ("Name a colour.", False),
     ],
 )
-def test_options_are_two_marks_and_more(prompt: str, listed: bool) -> None:
+def test_options_are_two_to_five_marks(prompt: str, listed: bool) -> None:
     form = np.concatenate([surface_features(prompt), form_features(prompt)])
     assert bool(lists_options(form)) is listed

@@ -3,12 +3,12 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *reader, *form, *trees;
+    PyObject *reader, *form, *trees; /* as many trees as rows, in a tuple */
     Py_buffer mean, scale; /* of the surface features, then of the form features */
     Py_buffer on_embedding, on_form, bias; /* rows of weights: one, or a second one for prompts that list options */
     size_t rows;
     Py_ssize_t options;
-    float listed; /* above this, the feature `options` tells these */
+    float few, many; /* between these, the feature `options` tells them */
     float clip;
 } Parts;
 
@@ -29,14 +29,15 @@ static int add_up(PyObject *object, const Reading *reading, float *vector, doubl
     const float *on_embedding = self->on_embedding.buf, *on_form = self->on_form.buf, *bias = self->bias.buf;
     const size_t width = reader_width(self->reader) - N_SURFACE;
     float *seen = vector + width;
-    const size_t row = self->rows > 1 && seen[self->options] > self->listed;
+    const float marks = seen[self->options];
+    const size_t row = self->rows > 1 && marks > self->few && marks < self->many;
     if (form_of(form_rules(self->form), reading->plain, seen + N_SURFACE)) {
         PyErr_NoMemory();
         return -1;
     }
     standardise(self, seen);
     *sum = dot(on_embedding + row * width, vector, width) + dot(on_form + row * N_SEEN, seen, N_SEEN);
-    *sum += trees_add_up(self->trees, seen);
+    *sum += trees_add_up(PyTuple_GetItem(self->trees, (Py_ssize_t)row), seen);
     *sum += (double)bias[row];
     return 0;
 }
@@ -58,20 +59,36 @@ static void parts_free(PyObject *object) {
     free_object(object);
 }
 
+/* Sets an error unless there are trees for each row, on features that there are. */
+static int check_trees(PyObject *trees, Py_ssize_t rows) {
+    if (PyTuple_Size(trees) != rows) {
+        PyErr_SetString(PyExc_ValueError, "wants trees for each row of weights");
+        return -1;
+    }
+    for (Py_ssize_t row = 0; row < rows; row++) {
+        PyObject *one = PyTuple_GetItem(trees, row);
+        if (!is_trees(one)) {
+            PyErr_SetString(PyExc_TypeError, "wants Trees");
+            return -1;
+        }
+        if (trees_need(one) > N_SEEN) {
+            PyErr_Format(PyExc_ValueError, "wants trees on %d features", N_SEEN);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static PyObject *parts_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     PyObject *reader, *form, *trees, *mean, *scale, *on_embedding, *on_form, *bias;
     Py_ssize_t options;
-    float listed, clip;
+    float few, many, clip;
     (void)names;
-    if (!PyArg_ParseTuple(arguments, "OOOOOOOOnff", &reader, &form, &trees, &mean, &scale, &on_embedding, &on_form, &bias, &options,
-                          &listed, &clip))
+    if (!PyArg_ParseTuple(arguments, "OOOOOOOOnfff", &reader, &form, &trees, &mean, &scale, &on_embedding, &on_form, &bias, &options,
+                          &few, &many, &clip))
         return NULL;
-    if (!is_reader(reader) || !is_form(form) || !is_trees(trees)) {
-        PyErr_SetString(PyExc_TypeError, "wants a Reader, a Form and Trees");
-        return NULL;
-    }
-    if (trees_need(trees) > N_SEEN) {
-        PyErr_Format(PyExc_ValueError, "wants trees on %d features", N_SEEN);
+    if (!is_reader(reader) || !is_form(form) || !PyTuple_Check(trees)) {
+        PyErr_SetString(PyExc_TypeError, "wants a Reader, a Form and a tuple of Trees");
         return NULL;
     }
     if (options < 0 || options >= N_SURFACE) {
@@ -83,6 +100,7 @@ static PyObject *parts_new(PyTypeObject *type, PyObject *arguments, PyObject *na
         if (rows >= 0) PyErr_SetString(PyExc_ValueError, "wants one or two rows of weights");
         return NULL;
     }
+    if (check_trees(trees, rows)) return NULL;
     Parts *self = (Parts *)new_object(type);
     if (!self) return NULL;
     self->reader = Py_NewRef(reader);
@@ -90,7 +108,8 @@ static PyObject *parts_new(PyTypeObject *type, PyObject *arguments, PyObject *na
     self->trees = Py_NewRef(trees);
     self->rows = (size_t)rows;
     self->options = options;
-    self->listed = listed;
+    self->few = few;
+    self->many = many;
     self->clip = clip;
     if (read_row(mean, N_SEEN, &self->mean) || read_row(scale, N_SEEN, &self->scale) || read_row(bias, self->rows, &self->bias) ||
         read_rows(on_form, self->rows, N_SEEN, &self->on_form) ||
@@ -105,7 +124,7 @@ static PyMethodDef parts_methods[] = {
     {"sum", (PyCFunction)(void (*)(void))parts_sum, METH_FASTCALL,
      "sum(text: str, plain: bytes | None, scale: float) -> float\n\n"
      "bias + on_embedding . embedding + on_form . standardised features + what the trees say of these; as Reader.vector takes a "
-     "prompt. Where there are two rows of weights, the second is for prompts whose feature `options` is above `listed`."},
+     "prompt. Where there are two rows of weights and trees, the second is for prompts whose feature `options` is between `few` and `many`."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -113,7 +132,7 @@ static PyType_Slot parts_slots[] = {
     {Py_tp_new, (void *)parts_new},
     {Py_tp_dealloc, (void *)parts_free},
     {Py_tp_methods, parts_methods},
-    {Py_tp_doc, "Parts(reader, form, trees, mean, scale, on_embedding, on_form, bias, options, listed, clip)"},
+    {Py_tp_doc, "Parts(reader, form, trees, mean, scale, on_embedding, on_form, bias, options, few, many, clip)"},
     {0, NULL},
 };
 
