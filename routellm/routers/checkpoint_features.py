@@ -15,7 +15,8 @@ def read_features(checkpoint: Checkpoint, embedding_model: str | Mapping[str, An
     """The features by which a checkpoint's router tells prompts apart.
 
     Args:
-        checkpoint: its `router.json` has `embedder`, `embedder_fingerprint` and `surface_version`.
+        checkpoint: its `router.json` has `embedder`, `embedder_fingerprint`, `surface_version`, and `courtesies` where these
+            are not read.
         embedding_model: an embedder to take in place of the one that the checkpoint names; it must compute the same.
 
     Raises:
@@ -28,4 +29,12 @@ def read_features(checkpoint: Checkpoint, embedding_model: str | Mapping[str, An
             f"{checkpoint.path}: was trained on vectors of {trained_on!r}, not of {embedder.fingerprint!r}: its scores would "
             f"mean nothing. Leave embedding_model out, or train the router on that embedder."
         )
-    return PromptFeatures(embedder, checkpoint.field("surface_version", (int, type(None))))
+    courtesies = "courtesies" not in (checkpoint.meta or {}) or checkpoint.field("courtesies", bool)
+    return PromptFeatures(embedder, checkpoint.field("surface_version", (int, type(None))), courtesies=courtesies)
+
+
+def features_meta(features: PromptFeatures) -> dict[str, Any]:
+    """What `read_features` needs to find in `router.json`, but for the embedder's name: only the caller knows what it was
+    constructed from."""
+    meta = {"embedder_fingerprint": features.embedder.fingerprint, "surface_version": features.surface_version}
+    return meta if features.courtesies else {**meta, "courtesies": False}

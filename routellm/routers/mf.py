@@ -160,7 +160,7 @@ class MatrixFactorizationRouter(Router):
             )
         self.strong_model, self.weak_model = strong, weak
         self.blocking = features.embedder.blocking
-        self.fingerprint = f"mf:{weights.sha256(strong, weak)}:{features.embedder.fingerprint}:{features.surface_version}"
+        self.fingerprint = f"mf:{weights.sha256(strong, weak)}:{features.fingerprint}"
         self.features = features
         self._weights = weights.pair_weights(strong, weak)
         self._logit = LinearScore(features, self._weights)

@@ -18,7 +18,7 @@ from routellm.embeddings.form import FORM_VERSION
 from routellm.embeddings.words import BUCKETS, WORDS_VERSION
 from routellm.errors import CheckpointError
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
-from routellm.routers.checkpoint_features import read_features
+from routellm.routers.checkpoint_features import features_meta, read_features
 from routellm.routers.neighbours import neighbours_tensors, read_neighbours
 from routellm.routers.odds import sigmoid
 from routellm.routers.padding import PADDING_VERSION, padding_tensors, read_padding
@@ -110,8 +110,7 @@ class PartsRouter(Router):
 def meta_of(viewer: Viewer) -> dict[str, Any]:
     """What a checkpoint's `router.json` holds of what its router looks at, without the prior routers' arguments."""
     return {
-        "embedder_fingerprint": viewer.features.embedder.fingerprint,
-        "surface_version": viewer.features.surface_version,
+        **features_meta(viewer.features),
         "form_version": FORM_VERSION,
         "words_version": WORDS_VERSION if viewer.words else None,
         "padding_version": PADDING_VERSION if viewer.padding else None,
@@ -138,12 +137,13 @@ def tensors_of(parts: Parts) -> dict[str, NDArray[Any]]:
 
 
 def _shared_features(checkpoint: Checkpoint, priors: Iterable[Router]) -> PromptFeatures | None:
-    """The features of a prior router, where they are the very ones that are needed: a table of embeddings is loaded once."""
+    """The needed features, on the embedder of a prior router that has the same: a table of embeddings is loaded once."""
     wanted = (checkpoint.field("embedder_fingerprint", str), checkpoint.field("surface_version", (int, type(None))))
     for router in priors:
         features = getattr(router, "features", None)
         if isinstance(features, PromptFeatures) and (features.embedder.fingerprint, features.surface_version) == wanted:
-            return features
+            # A viewer leaves courtesies out by itself, before all else.
+            return features if features.courtesies else PromptFeatures(features.embedder, features.surface_version)
     return None
 
 

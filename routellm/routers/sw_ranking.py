@@ -23,7 +23,7 @@ from routellm.embeddings.features import PromptFeatures
 from routellm.errors import CheckpointError, ConfigError, DataError
 from routellm.routers.battles import Battle, BattleTable, read_battles, read_embedded_battles, usable_battles
 from routellm.routers.checkpoint import Checkpoint, load_checkpoint
-from routellm.routers.checkpoint_features import read_features
+from routellm.routers.checkpoint_features import features_meta, read_features
 from routellm.routers.joined import SurfaceScale
 from routellm.routers.mf import PUBLISHED_EMBEDDING, PUBLISHED_STRONG, PUBLISHED_WEAK
 from routellm.routers.ranking import Ranking, Settings
@@ -104,8 +104,7 @@ class SimilarityWeightedRouter(Router):
 
     def _take(self, ranking: Ranking) -> None:
         self.ranking = ranking
-        features = self.features
-        self.fingerprint = f"sw_ranking:{ranking.sha256()}:{features.embedder.fingerprint}:{features.surface_version}"
+        self.fingerprint = f"sw_ranking:{ranking.sha256()}:{self.features.fingerprint}"
 
     def _vectors(self, prompts: Sequence[str]) -> Bytes:
         vectors = self.features.encode_batch(prompts)
@@ -160,8 +159,7 @@ def checkpoint_meta(features: PromptFeatures, ranking: Ranking) -> dict[str, Any
         "weak_model": settings.weak,
         "num_tiers": settings.num_tiers,
         "sharpness": settings.sharpness,
-        "embedder_fingerprint": features.embedder.fingerprint,
-        "surface_version": features.surface_version,
+        **features_meta(features),
         "model_ids": list(ranking.table.models),
     }
 

@@ -14,6 +14,7 @@ from routellm.embeddings.factory import load_embedder
 from routellm.embeddings.features import PromptFeatures
 from routellm.embeddings.surface import SURFACE_DIM, SURFACE_NAMES
 from routellm.errors import ConfigError, DataError
+from routellm.routers.checkpoint_features import features_meta
 from routellm.routers.mf import FactorWeights, MatrixFactorizationRouter
 from routellm.training.dataset import Prepared, prepare
 from routellm.training.factorization import Battles, Factors, Hyperparameters, fit, log_odds, loss_and_gradients
@@ -48,7 +49,7 @@ class MatrixFactorizationTrainer(Trainer):
 
     def fit(self, data: TrainingData, arguments: argparse.Namespace, work: Path, report: Report) -> Trained:
         settings = _settings(arguments, data.seed)
-        features = PromptFeatures(load_embedder(arguments.embedding_model))
+        features = PromptFeatures(load_embedder(arguments.embedding_model), courtesies=False)
         report("embedding the prompts")
         prepared = prepare(data.rows, features)
         usable = ~prepared.drawn if arguments.ties == "drop" else np.ones(len(prepared.drawn), dtype=bool)
@@ -74,8 +75,7 @@ class MatrixFactorizationTrainer(Trainer):
             weights.tensors(),
             meta={
                 "embedder": arguments.embedding_model,
-                "embedder_fingerprint": features.embedder.fingerprint,
-                "surface_version": features.surface_version,
+                **features_meta(features),
                 "model_ids": list(weights.model_ids),
             },
             settings={"ties": arguments.ties, **asdict(settings)},

@@ -56,7 +56,7 @@ class SimilarityWeightedTrainer(Trainer):
         place = {prompt: number for number, prompt in enumerate(dict.fromkeys(battle.prompt for battle in battles))}
         report(f"embedding {len(place):,} prompts of {len(battles):,} battles")
         version = SURFACE_VERSION if arguments.surface_length > 0.0 else None
-        features = PromptFeatures(load_embedder(arguments.embedding_model), version)
+        features = PromptFeatures(load_embedder(arguments.embedding_model), version, courtesies=False)
         vectors = features.encode_batch(list(place))
         scale = None if version is None else SurfaceScale.of(vectors, arguments.surface_length)
         rows = quantise(vectors if scale is None else scale.joined(vectors))
