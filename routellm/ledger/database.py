@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -125,12 +126,27 @@ def _check_file(path: Path, url: str, *, create: bool) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what it holds concerns nobody else on the machine
+        _make_file(path)
     except OSError as error:
         raise ConfigError(
             f"The ledger can't be kept at {str(path)!r}: {error.strerror or error}. Give another place with --ledger, as "
             f"url: under gateway: ledger: in the configuration, or as ROUTELLM_LEDGER_URL."
         ) from error
+
+
+def _make_file(path: Path) -> None:
+    """Make the file if there is none, for its owner alone: what it holds concerns nobody else on the machine.
+
+    One that is there is not opened. A process that closes a file gives up all locks that it has on it, SQLite's too: whoever
+    closes the database next would think that nobody else has it open, and take the write-ahead log away from this process.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def _write_ahead(cursor: sqlite3.Cursor) -> None:

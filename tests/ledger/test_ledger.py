@@ -174,6 +174,8 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
         ("sqlite://", "path of an SQLite file"),
         ("://", "path of an SQLite file"),
         ("/proc/nowhere/ledger.sqlite", "can't be kept"),
+        ("/proc", "can't be kept at '/proc': Is a directory"),
+        ("/proc/version/ledger.sqlite", "can't be kept"),
     ],
 )
 def test_a_place_that_can_not_be(given: str, said: str) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from routellm.ledger.database import open_engine
 from routellm.ledger.migrate import open_reader
 from routellm.ledger.queries import Selection, sums, total
-from tests.ledger.making import PATIENCE, count, stored
+from tests.ledger.making import PATIENCE, count, made, opened, stored
 
 ROOT = Path(__file__).parent.parent.parent
 PRICE = 1000 * 150 + 100 * 600  # nano-dollars of each row
@@ -58,6 +59,28 @@ def test_processes_share_one_database_from_the_making_of_its_tables_on(url: str)
     rows = stored(url)
     assert len({row["writer"] for row in rows}) == 2
     assert len({(row["writer"], row["request_id"]) for row in rows}) == 1200
+
+
+ELSEWHERE = (
+    "import sqlite3, sys; one = sqlite3.connect(sys.argv[1]); one.execute('SELECT count(*) FROM requests'); one.close()"
+)
+
+
+def test_a_second_engine_of_a_process_leaves_the_locks_of_the_first(sqlite_url: str) -> None:
+    """A process that closes a file gives up all of its locks on it. Another one that closes the database would then think that
+    it is the last, and take away the write-ahead log that the first still writes to."""
+    ledger = opened(sqlite_url)
+    ledger.record(made())
+    assert ledger.flush()
+    log = Path(f"{sqlite_url}-wal")
+    assert log.exists()
+    made_of = log.stat().st_ino
+    keys = open_engine(sqlite_url, writes=True)
+    subprocess.run([sys.executable, "-c", ELSEWHERE, sqlite_url], check=True)
+    assert log.exists()
+    assert log.stat().st_ino == made_of
+    keys.dispose()
+    ledger.close()
 
 
 def test_sigterm_loses_nothing(sqlite_url: str) -> None:
