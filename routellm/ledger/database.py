@@ -141,7 +141,8 @@ def _make_file(path: Path) -> None:
     closes the database next would think that nobody else has it open, and take the write-ahead log away from this process.
     """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        # Where a link leads nowhere yet, the file that it names is made.
+        os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None

@@ -19,9 +19,6 @@ from routellm.errors import CheckpointError
 from routellm.routers.checkpoint import Checkpoint
 from routellm.routers.views import View
 
-RANGES = (1, 4)
-"""By what a distance is multiplied before it fades: to exp(-1) of two prompts as far apart as is typical, and to exp(-4)."""
-
 _TENSORS = ("rows", "scale", "weights")
 
 
@@ -32,7 +29,7 @@ class Neighbours:
     Attributes:
         rows: their embeddings, then their standardised features of form, scaled: float32, shape (n, dim + n_form).
         scale: by what an embedding, and features of form, are multiplied for that: float32, shape (2,).
-        weights: float32, shape (len(RANGES), n).
+        weights: of the one that looks far, then of the one that looks close: float32, shape (2, n).
     """
 
     rows: Vector
@@ -50,7 +47,7 @@ class Neighbours:
         return float(self.weights[0].dot(wide)) + float(self.weights[1].dot(close))
 
     def scores(self, view: View) -> NDArray[np.float64]:
-        """The summands of n prompts, whose features of form are standardised: shape (n, len(RANGES))."""
+        """The summands of n prompts, whose features of form are standardised: shape (n, 2)."""
         near = fading(squared_distances(places(view, self.scale), self.rows))
         return np.stack([each @ weights for each, weights in zip(near, self.weights, strict=True)], axis=1).astype(np.float64)
 
@@ -78,7 +75,7 @@ def read_neighbours(checkpoint: Checkpoint, width: int, remedy: str) -> Neighbou
         missing = ", ".join(name for name in names if name not in checkpoint.tensors)
         raise CheckpointError(f"{checkpoint.path}: of {', '.join(names)} it lacks {missing}. {remedy}")
     rows, scale, weights = found
-    shapes = ((len(rows), width), (2,), (len(RANGES), len(rows)))
+    shapes = ((len(rows), width), (2,), (2, len(rows)))
     if any(each.shape != shape or each.dtype != np.float32 for each, shape in zip(found, shapes, strict=True)):
         told = ", ".join(f"{name} {each.dtype}{list(each.shape)}" for name, each in zip(names, found, strict=True))
         raise CheckpointError(f"{checkpoint.path}: its neighbours don't fit together: {told}. {remedy}")
@@ -98,7 +95,7 @@ def squared_distances(some: Vector, others: Vector) -> Vector:
 
 
 def fading(squared: Vector) -> tuple[Vector, Vector]:
-    """What of a neighbour is left at a squared distance, for each of `RANGES`."""
+    """What of a neighbour is left at a squared distance: exp(-d), and exp(-4 d)."""
     wide: Vector = np.exp(-np.sqrt(np.maximum(squared, 0.0)))
     close: Vector = np.square(np.square(wide))
     return wide, close

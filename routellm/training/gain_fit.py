@@ -36,7 +36,6 @@ STUDENT_PENALTY = 0.1
 """Of a student's ridge regression: scores of another router are without chance, so they can be followed closely."""
 
 _LEAST_SPREAD = 1e-9
-_QUESTIONS = ("feature", "threshold")
 
 Model = TypeVar("Model")
 Among: TypeAlias = tuple[NDArray[np.int64], Floats]
@@ -273,9 +272,9 @@ def platt(scores: Floats, won: Floats, weights: Floats) -> tuple[float, float]:
 def fold(members: Members, scale: Scale, slope: float, bias: float) -> Parts:
     """Everything in units of log-odds, `slope` times the members' sum: the linear models become one, and so do the trees."""
     linear, boosted = members.linear, members.boosted
-    limited = any(each.listing is not None for each in linear) or any(each.listing is not None for each in boosted)
-    rows = (False, True) if limited else (False,)
-    feature, threshold = (np.concatenate([getattr(each.model, name) for each in boosted], axis=1) for name in _QUESTIONS)
+    rows = (False, True) if any(each.listing is not None for each in linear) else (False,)  # every kind has a linear model
+    feature = np.concatenate([each.model.feature for each in boosted], axis=1)
+    threshold = np.concatenate([each.model.threshold for each in boosted], axis=1)
 
     def answers(row: bool) -> Vector:
         return np.concatenate([np.float32(slope * each.share(row)) * each.model.value for each in boosted])

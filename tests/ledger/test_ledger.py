@@ -184,6 +184,17 @@ def test_a_place_that_can_not_be(given: str, said: str) -> None:
     assert "geheim" not in str(caught.value)
 
 
+def test_a_link_to_a_file_that_is_not_there_yet_is_followed(tmp_path: Path) -> None:
+    link = tmp_path / "ledger.sqlite"
+    link.symlink_to(tmp_path / "elsewhere.sqlite")
+    ledger = opened(str(link))
+    ledger.record(made())
+    assert ledger.flush()
+    ledger.close()
+    assert link.is_symlink()
+    assert stat.S_IMODE((tmp_path / "elsewhere.sqlite").stat().st_mode) == 0o600
+
+
 def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database at all" * 100)

@@ -124,7 +124,8 @@ static PyMethodDef parts_methods[] = {
     {"sum", (PyCFunction)(void (*)(void))parts_sum, METH_FASTCALL,
      "sum(text: str, plain: bytes | None, scale: float) -> float\n\n"
      "bias + on_embedding . embedding + on_form . standardised features + what the trees say of these; as Reader.vector takes a "
-     "prompt. Where there are two rows of weights and trees, the second is for prompts whose feature `options` is between `few` and `many`."},
+     "prompt. Where there are two rows of weights and trees, the second is for prompts whose feature `options` is between `few` "
+     "and `many`."},
     {NULL, NULL, 0, NULL},
 };
 
