@@ -32,8 +32,8 @@ UPWARD: dict[str, tuple[str, ...]] = {"embeddings/base.py": ("routellm.routers.b
 """File -> modules of a higher layer that its lazy table may name: the embedder `bert` reads checkpoints, as routers do."""
 
 HEAVY: dict[str, tuple[str, ...]] = {
-    "torch": ("training/*.py", "routers/bert.py", "routers/causal/model.py", "routers/causal/lora.py"),
-    "transformers": ("training/*.py", "routers/bert.py", "routers/causal/model.py"),
+    "torch": ("training/*.py", "routers/transformers_classifier.py", "routers/causal/model.py", "routers/causal/lora.py"),
+    "transformers": ("training/*.py", "routers/transformers_classifier.py", "routers/causal/model.py"),
     "jinja2": ("routers/causal/tokenizer.py",),
     "model2vec": ("training/*.py",),
     "onnx": ("training/*.py",),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
-from routellm.upstream.base import joined
+from routellm.upstream.base import NO_BODY, joined
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Scope
@@ -33,7 +33,6 @@ Headers: TypeAlias = Mapping[bytes, bytes]
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {code: f"HTTP/1.1 {code} {_PHRASES.get(code, '')}".encode() for code in range(200, 600)}
-_NO_BODY = (204, 304)
 _COLON = b": "
 
 
@@ -199,7 +198,7 @@ class Exchange:
             headers = {name: value for name, value in headers.items() if name != b"connection"}
         lines = [STATUS_LINES[status], *map(_COLON.join, headers.items())]
         told = headers.get(b"content-length")
-        if self.scope["method"] == "HEAD" or status in _NO_BODY:
+        if self.scope["method"] == "HEAD" or status in NO_BODY:
             self._bodiless = True
         elif told is not None:
             self._left = int(told)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from routellm.upstream.base import NO_BODY
+
 if TYPE_CHECKING:
     from routellm.upstream.wire import Connection
 
 _HIGH_WATER = 256 * 1024  # bytes of a body that wait for their reader; then no more is read from the connection
-_NO_BODY = (204, 304)
 _LENGTHS = (b"content-length", b"transfer-encoding")
 
 
@@ -44,7 +45,7 @@ class Answer:
     @property
     def ends_with_connection(self) -> bool:
         """Whether nothing but the connection's end tells where the body ends."""
-        return self.status not in _NO_BODY and not any(name in self.headers for name in _LENGTHS)
+        return self.status not in NO_BODY and not any(name in self.headers for name in _LENGTHS)
 
     @property
     def is_complete(self) -> bool:

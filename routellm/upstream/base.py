@@ -17,6 +17,9 @@ from routellm.registry import Registry
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
+NO_BODY = (204, 304)
+"""Statuses whose replies end with the head, whatever its fields say of a body."""
+
 ALL_MODALITIES = frozenset({"image", "audio", "video", "file"})
 
 Format: TypeAlias = Literal["chat", "completions", "embeddings", "messages", "responses"]

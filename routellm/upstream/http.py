@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from yarl import URL
 
 from routellm.errors import MissingExtraError, UpstreamBrokeOffError, UpstreamError, UpstreamTimeoutError
-from routellm.upstream.base import ModelSpec, Timeouts, UpstreamReply
+from routellm.upstream.base import NO_BODY, ModelSpec, Timeouts, UpstreamReply
 from routellm.upstream.endpoint import resolve_endpoint
 from routellm.upstream.held import ClientHoldingUpstream
 from routellm.upstream.loops import PerLoop
@@ -38,7 +38,6 @@ _NOT_SENT = _HOP_BY_HOP | {
     *("authorization", "api-key", "x-api-key", "cookie", "cookie2"),
 }
 _NOT_RETURNED = frozenset(name.encode() for name in _HOP_BY_HOP | {"set-cookie", "set-cookie2"})
-_NO_BODY = (204, 304)
 
 _KEEP_ALIVE_SECONDS = 30.0
 ANTHROPIC_VERSION = "2023-06-01"
@@ -174,7 +173,7 @@ class HttpReply(UpstreamReply):
         self._fields = answer.headers.copy()
         for dropped in _NOT_RETURNED.intersection(self._fields):
             del self._fields[dropped]
-        if answer.status in _NO_BODY:
+        if answer.status in NO_BODY:
             self._fields.pop(b"content-length", None)  # of a body that does not come
 
     @cached_property
