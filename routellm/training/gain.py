@@ -8,7 +8,9 @@ is fitted within its sources, whose base rates say more of how they were made th
 
 What is so of exam questions need not be of other prompts. A kind that `--options-only` names is fitted on the prompts that
 list options, by a ridge regression without trees, and counts for such prompts only. It is centred on them, so that listing
-options by itself moves a prompt neither up nor down. `--kind-weight` makes kinds count for more, or for less.
+options by itself moves a prompt neither up nor down. `--open-only` does the same for all other prompts, with trees, and
+`--open-trees` keeps the trees of every kind to these: of a question with options its make-up says little. `--kind-weight`
+makes kinds count for more, or for less.
 
 `gain_accurate` is the same sum on the vectors of an encoder, that of `bert` if nothing else is said, in place of the table's.
 

@@ -158,20 +158,21 @@ class Member(Generic[Model]):
 
     @classmethod
     def of(
-        cls, model: Model, scores: Floats, weight: float, among: Among, listing: NDArray[np.bool_], only: bool | None
+        cls, model: Model, scores: Floats, weight: float, among: Among, meant: NDArray[np.bool_], listing: bool | None
     ) -> Member[Model]:
-        """A model with such scores of all prompts, whose spread shall be `weight`.
+        """A model with such scores of all prompts, whose spread over `meant` shall be `weight`.
 
         Args:
             among: if it counts for some prompts only, then the mean over these is what is taken from its scores, so that
                 being one of them by itself moves a prompt neither up nor down.
-            listing, only: which prompts list options, and which of them it counts for.
+            meant: bool, shape (prompts,): which prompts its kind is for.
+            listing: whether it counts for prompts that list options or for all others; None for all prompts.
         """
-        if only is None:
-            return cls(model, spread_of(scores) / weight)
+        divisor = spread_of(scores[meant]) / weight
+        if listing is None:
+            return cls(model, divisor)
         rows, weights = among
-        mean = float(np.average(scores[rows], weights=weights))
-        return cls(model, spread_of(scores[listing == only]) / weight, mean, only)
+        return cls(model, divisor, float(np.average(scores[rows], weights=weights)), listing)
 
     def share(self, listing: bool) -> float:
         """What its scores are multiplied by for prompts that list options, or for others."""
@@ -228,8 +229,9 @@ def fit_members(
     members = Members()
     for number, (kind, of_kind) in enumerate(gains.kinds().items()):
         only = kinds.listing(kind)
-        meant = rows if only is None else rows[listing[gains.prompt[rows]] == only]
-        own = np.intersect1d(of_kind, meant)
+        meant = np.ones_like(listing) if only is None else listing == only
+        fitting = rows[meant[gains.prompt[rows]]]
+        own = np.intersect1d(of_kind, fitting)
         if only is not None and len(own) == 0:
             flag, has = ("--options-only", "No training prompt") if only else ("--open-only", "Every training prompt")
             raise DataError(f"{has} of the kind {kind!r} lists options; leave it out of {flag}.")
@@ -238,12 +240,13 @@ def fit_members(
         groups = np.zeros(len(own), dtype=np.int64) if kind in kinds.across else gains.source[own]
         weights, seen = balanced(gains.source[own]), view.take(gains.prompt[own])
         counts = kinds.weights.get(kind, 1.0)
-        among = gains.prompt[meant], balanced(gains.source[meant])
+        among = gains.prompt[fitting], balanced(gains.source[fitting])
         linear = fit_linear(seen, gains.gain[own], groups, weights, penalty)
-        members.linear.append(Member.of(linear, linear.scores(view), counts, among, listing, only))
+        members.linear.append(Member.of(linear, linear.scores(view), counts, among, meant, only))
         if only is not True:
             trees = fit_boosted(seen.form, gains.gain[own], groups, weights, 10 * seed + number)
-            members.boosted.append(Member.of(trees, trees.predict_batch(view.form), counts, among, listing, only))
+            scores = trees.predict_batch(view.form)
+            members.boosted.append(Member.of(trees, scores, counts, among, meant, kinds.listing_of_trees(kind)))
     return members
 
 
@@ -272,7 +275,8 @@ def platt(scores: Floats, won: Floats, weights: Floats) -> tuple[float, float]:
 def fold(members: Members, scale: Scale, slope: float, bias: float) -> Parts:
     """Everything in units of log-odds, `slope` times the members' sum: the linear models become one, and so do the trees."""
     linear, boosted = members.linear, members.boosted
-    rows = (False, True) if any(each.listing is not None for each in linear) else (False,)  # every kind has a linear model
+    listings = [each.listing for each in linear] + [each.listing for each in boosted]
+    rows = (False,) if all(listing is None for listing in listings) else (False, True)
     feature = np.concatenate([each.model.feature for each in boosted], axis=1)
     threshold = np.concatenate([each.model.threshold for each in boosted], axis=1)
 

@@ -19,12 +19,14 @@ class KindSettings:
         across: kinds whose sources are compared as they are; sources of other kinds are each taken for themselves.
         options_only: kinds that are fitted on the prompts that list options, and counted for such prompts only.
         open_only: kinds that are fitted on all other prompts, and counted for those only.
+        open_trees: whether trees count for prompts that list no options only.
         weights: kind -> what its scores are multiplied by; 1 where it isn't named.
     """
 
     across: list[str] = field(default_factory=list)
     options_only: list[str] = field(default_factory=list)
     open_only: list[str] = field(default_factory=list)
+    open_trees: bool = False
     weights: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -48,11 +50,21 @@ class KindSettings:
             flags = [flag for flag, named in (("--options-only", options_only), ("--open-only", open_only)) if named]
             names = f"{flags[0]} names" if len(flags) == 1 else f"{' and '.join(flags)} name"
             raise ConfigError(f"{names} all kinds that the data have; leave one that counts for all prompts.")
-        return cls(across=arguments.across, options_only=options_only, open_only=open_only, weights=weights)
+        return cls(
+            across=arguments.across,
+            options_only=options_only,
+            open_only=open_only,
+            open_trees=arguments.open_trees,
+            weights=weights,
+        )
 
     def listing(self, kind: str) -> bool | None:
         """Whether the kind counts for prompts that list options or for all others; None for all prompts."""
         return True if kind in self.options_only else False if kind in self.open_only else None
+
+    def listing_of_trees(self, kind: str) -> bool | None:
+        """The same of the kind's trees."""
+        return False if self.open_trees else self.listing(kind)
 
     def about(self) -> dict[str, Any]:
         """What a model card tells of them."""
@@ -60,6 +72,7 @@ class KindSettings:
             "across": self.across,
             "options_only": self.options_only,
             "open_only": self.open_only,
+            "open_trees": self.open_trees,
             "kind_weights": [f"{kind}={weight:g}" for kind, weight in self.weights.items()],
         }
 
@@ -76,6 +89,8 @@ def add_kind_arguments(parser: argparse.ArgumentParser) -> None:
         "prompts only; these get a ridge regression and no trees")  # fmt: skip
     add("--open-only", nargs="+", default=[], metavar="KIND",
         help="kinds that are fitted on all other prompts, and counted for those only")  # fmt: skip
+    add("--open-trees", action="store_true",
+        help="fit trees to all prompts, as ever, but count them only for those that list no options")  # fmt: skip
     add("--kind-weight", nargs="+", action="extend", default=[], metavar="KIND=X",
         help="what a kind's scores, divided by their spread, are multiplied by (default: 1 each)")  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from routellm.routers.routers import Router, build_router
 from routellm.routers.views import View, Viewer
 from routellm.training import gain_fit
 from routellm.training.boosting import TreeSettings
-from routellm.training.gain_fit import Gains, Linear, balanced, fit_members, fold, gather
+from routellm.training.gain_fit import Gains, Linear, Members, balanced, fit_members, fold, gather
 from routellm.training.gain_kinds import KindSettings
 from routellm.training.preferences import Preference
 from routellm.training.scale import Scale
@@ -101,20 +102,22 @@ def test_the_card_says_which_kinds_count_how(tmp_path: Path) -> None:
     trained(tmp_path / "two", "--options-only", "quiz", "--kind-weight", "quiz=8", "gain=1.5", "--kind-weight", "difficulty=2")
     trained(tmp_path / "one")
     trained(tmp_path / "open", "--open-only", "difficulty")
+    trained(tmp_path / "trees", "--open-trees")
     told = {}
-    for name in ("two", "one", "open"):
+    for name in ("two", "one", "open", "trees"):
         folder = tmp_path / name / "made"
         training = json.loads((folder / META_FILE).read_text())["training"]
         tensors = load_checkpoint(folder, "gain_fast").tensors
         rows = {len(tensors[part]) for part in ("embedding", "form", "trees.value", "bias")}
-        told[name] = (training["options_only"], training["open_only"], training["kind_weights"], rows)
-        assert {"| options_only |", "| open_only |", "| kind_weights |"} <= set(
-            re.findall(r"^\| \w+ \|", (folder / "README.md").read_text(), re.M)
-        )
+        names = ("options_only", "open_only", "open_trees", "kind_weights")
+        told[name] = (*(training[one] for one in names), rows)
+        shown = set(re.findall(r"^\| (\w+) \|", (folder / "README.md").read_text(), re.M))
+        assert shown >= set(names)
     assert told == {
-        "two": (["quiz"], [], ["quiz=8", "gain=1.5", "difficulty=2"], {2}),
-        "one": ([], [], [], {1}),
-        "open": ([], ["difficulty"], [], {2}),
+        "two": (["quiz"], [], False, ["quiz=8", "gain=1.5", "difficulty=2"], {2}),
+        "one": ([], [], False, [], {1}),
+        "open": ([], ["difficulty"], False, [], {2}),
+        "trees": ([], [], True, [], {2}),
     }
 
 
@@ -170,6 +173,7 @@ def look(gains: Gains) -> tuple[Viewer, View, Scale]:
 
 QUIZ = KindSettings(across=["quiz"], options_only=["quiz"], weights={"quiz": 3.0})
 OPEN = KindSettings(across=["quiz"], open_only=["quiz"], weights={"quiz": 3.0})
+TREES = replace(QUIZ, open_trees=True)
 ALL = comparisons(120) + exams(80) + exams(12, options=False)
 """Prompts of the kind `quiz` that list no options tell nothing where it is options-only."""
 
@@ -209,6 +213,24 @@ def test_an_open_only_kind_adds_nothing_on_average_either() -> None:
         assert mean == pytest.approx(0.0, abs=1e-9)
 
 
+def test_trees_for_open_prompts_leave_those_as_they_are_and_count_for_no_others() -> None:
+    gains = gains_of(ALL)
+    _, seen, scale = look(gains)
+    view, listing, rows = scale.standardised(seen), lists_options(seen.form), np.arange(len(gains.prompt))
+    members = fit_members(gains, view, listing, rows, TREES, 1.0, 0)
+    everywhere = fit_members(gains, view, listing, rows, replace(TREES, open_trees=False), 1.0, 0)
+    assert [each.listing for each in members.linear] == [None, None, True]
+    assert [each.listing for each in members.boosted] == [False, False]
+    scores, before = members.scores(view, listing), everywhere.scores(view, listing)
+    assert np.ptp((scores - before)[~listing]) == pytest.approx(0.0, abs=1e-9)
+    regressions = Members(members.linear).scores(view, listing)
+    assert scores[listing].tolist() == regressions[listing].tolist()
+    assert np.ptp((scores - regressions)[~listing]) > 0.1
+    for each in members.boosted:  # and on average over all prompts the kind was fitted on, they would have added nothing
+        mean = np.average(each.model.predict_batch(view.form)[gains.prompt], weights=balanced(gains.source))
+        assert each.mean == pytest.approx(mean)
+
+
 def test_other_kinds_and_other_prompts_are_as_if_it_were_not_there() -> None:
     """Of its own prompts without options nothing is learned either."""
     gains = gains_of(ALL)
@@ -236,7 +258,9 @@ def test_a_weight_multiplies_trees_and_regression_alike() -> None:
         assert ratios == [1.0, 4.0]  # difficulty, gain
 
 
-@pytest.mark.parametrize("kinds", [QUIZ, OPEN], ids=["options-only", "open-only"])
+@pytest.mark.parametrize(
+    "kinds", [QUIZ, OPEN, TREES, KindSettings(open_trees=True)], ids=["options-only", "open-only", "both", "open trees"]
+)
 def test_what_is_folded_scores_as_the_members_do(kinds: KindSettings) -> None:
     gains = gains_of(ALL)
     viewer, seen, scale = look(gains)
