@@ -23,6 +23,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from routellm.embeddings.truncation import HEAD
 from routellm.errors import CheckpointError, ConfigError
 from routellm.hub import resolve_folder
 from routellm.routers.causal.base import PATTERNS, BaseModel
@@ -65,8 +66,8 @@ class CausalLLMRouter(Router):
         batch_size: how many prompts go through the model at once in torch; None for 1 on a CPU, 8 on a GPU. With 1, and in
             numpy with any, a batch equals singles to the bit; else padding moves a score by rounding (about 1e-6 in float32,
             1e-2 in 16 bits).
-        max_length: the most tokens of a prompt with its template. A longer question loses its end. None for what the
-            checkpoint was trained on, 2048 for published ones.
+        max_length: the most tokens of a prompt with its template. None for what the checkpoint was trained on, 2048 for
+            published ones. A longer question loses its end, or where a checkpoint of ours says so, its middle.
 
     Raises:
         CheckpointError: the checkpoint or its base can't be read or had, or they don't fit together.
@@ -99,9 +100,11 @@ class CausalLLMRouter(Router):
         if (resolve_folder(where, [META_FILE]) / META_FILE).is_file():
             checkpoint = load_checkpoint(where, "causal_llm")
             self._load_adapter(checkpoint, base_model, placement, tokens, max_length)
-            settings = f"{self._passing}:{tokens}:{self._max_length}:{place}:{kind}"
+            cut = f"{self._max_length}{'' if self._truncation == HEAD else f' {self._truncation}'}"
+            settings = f"{self._passing}:{tokens}:{cut}:{place}:{kind}"
             self.fingerprint = f"causal_llm:{_digest(checkpoint, settings)}"
-            self.quantiles = checkpoint.quantiles() if score_threshold == SCORE_THRESHOLD else None
+            as_trained = score_threshold == SCORE_THRESHOLD and max_length in (None, checkpoint.field("max_length", int))
+            self.quantiles = checkpoint.quantiles() if as_trained else None
         else:
             self._load_whole(where, placement, tokens, max_length or 2048)
 
@@ -125,6 +128,7 @@ class CausalLLMRouter(Router):
         texts = read_texts(checkpoint.file(SYSTEM_FILE).parent)
         checkpoint.file(CLASSIFIER_FILE)
         self._max_length = max_length or checkpoint.field("max_length", int)
+        self._truncation = checkpoint.field("truncation", str) if "truncation" in (checkpoint.meta or {}) else HEAD
         trained = checkpoint.field("special_tokens", list)
         if tokens != trained:
             raise CheckpointError(
@@ -144,7 +148,7 @@ class CausalLLMRouter(Router):
         self._bind(model, tokenizer, texts, len(tokens), folder, checkpoint.path)
 
     def _load_whole(self, where: str | Path, placement: Placement, tokens: list[str], max_length: int) -> None:
-        self._max_length = max_length
+        self._max_length, self._truncation = max_length, HEAD
         needs_torch(resolve_folder(where, [CONFIG_FILE]), placement)  # before gigabytes are fetched
         folder = resolve_folder(where, PATTERNS)
         texts = read_texts(folder)
@@ -161,7 +165,7 @@ class CausalLLMRouter(Router):
     def _bind(
         self, model: LanguageModel, tokenizer: ChatTokenizer, texts: tuple[str, str], ratings: int, folder: Path, where: Path
     ) -> None:
-        self._prompt = RatingPrompt(tokenizer, *texts, self._max_length, where)
+        self._prompt = RatingPrompt(tokenizer, *texts, self._max_length, where, self._truncation)
         model.remember(self._prompt.head)
         stop = stop_tokens(folder) | ({tokenizer.eos} if tokenizer.eos is not None else set())
         self._rater = Rater(model, tokenizer.first_rating, ratings, stop)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from routellm.embeddings.truncation import HEAD, TRUNCATIONS
 from routellm.errors import ConfigError
 from routellm.routers.causal.base import KNOWN_BASES, BaseModel, find_base
 from routellm.routers.causal.model import Placement, libraries, load_model
@@ -56,7 +57,9 @@ class CausalLLMTrainer(Trainer):
         add("--alpha", type=float, default=16.0, help="factor of the adapters, over their rank (default: %(default)s)")
         add("--layers", type=int, metavar="N", help="adapt the last N layers only, which is quicker (default: all)")
         add("--max-length", type=int, default=256, metavar="TOKENS",
-            help="of a prompt with its template; longer questions lose their end (default: %(default)s)")  # fmt: skip
+            help="of a prompt with its template (default: %(default)s)")  # fmt: skip
+        add("--truncation", choices=TRUNCATIONS, default=HEAD,
+            help="of longer ones: read the first tokens, or the first and the last (default: %(default)s)")  # fmt: skip
         add("--learning-rate", type=float, default=5e-4, help="(default: %(default)s)")
         add("--weight-decay", type=float, default=0.01, help="of the adapters (default: %(default)s)")
         add("--batch-size", type=int, default=16, help="rows a step (default: %(default)s)")
@@ -84,7 +87,7 @@ class CausalLLMTrainer(Trainer):
         source = arguments.base if not Path(arguments.base).expanduser().is_dir() else str(Path(arguments.base).expanduser())
         base = BaseModel.of(source, arguments.base_revision, folder)
         tokenizer = ChatTokenizer(folder, SPECIAL_TOKENS)
-        prompt = RatingPrompt(tokenizer, SYSTEM, CLASSIFIER, arguments.max_length, folder)
+        prompt = RatingPrompt(tokenizer, SYSTEM, CLASSIFIER, arguments.max_length, folder, arguments.truncation)
 
         def ids_of(prompts: Sequence[str]) -> list[list[int]]:
             return [prompt.ids(one) for one in prompts]
@@ -114,13 +117,14 @@ def _trained(
     settings: Settings,
 ) -> Trained:
     """Write what a folder must hold, and load it as it will be served."""
-    meta = {"special_tokens": SPECIAL_TOKENS, "max_length": arguments.max_length, "base": base.record()}
+    reads = {"max_length": arguments.max_length, "truncation": arguments.truncation}
+    meta = {"special_tokens": SPECIAL_TOKENS, **reads, "base": base.record()}
     files = {SYSTEM_FILE: work / SYSTEM_FILE, CLASSIFIER_FILE: work / CLASSIFIER_FILE}
     for name, text in {SYSTEM_FILE: SYSTEM, CLASSIFIER_FILE: CLASSIFIER}.items():
         files[name].write_text(text, encoding="utf-8")
     saved = save_checkpoint(work / "router", "causal_llm", tensors, meta, files=files)
     router = CausalLLMRouter(str(saved), base_model=str(folder), device=arguments.device, dtype="float32")
-    described = {"base": base.source, "max_length": arguments.max_length, **asdict(settings)}
+    described = {"base": base.source, **reads, **asdict(settings)}
     return Trained(router, tensors, meta, files, described, metrics)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from routellm.embeddings.truncation import HEAD, HEAD_TAIL
 from routellm.errors import CheckpointError, ConfigError, MissingExtraError
 from routellm.routers.causal.llama import Llama
 from routellm.routers.causal.model import TorchModel
@@ -151,12 +152,15 @@ def test_logits_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
 # The prompt
 
 
-def rating_prompt(folder: Path, max_length: int) -> tuple[RatingPrompt, ChatTokenizer]:
+def rating_prompt(folder: Path, max_length: int, truncation: str = HEAD) -> tuple[RatingPrompt, ChatTokenizer]:
     tokenizer = ChatTokenizer(folder, TOKENS)
-    return RatingPrompt(tokenizer, SYSTEM, CLASSIFIER, max_length, folder), tokenizer
+    return RatingPrompt(tokenizer, SYSTEM, CLASSIFIER, max_length, folder, truncation), tokenizer
 
 
-@pytest.mark.parametrize("question", ["x" * 500, "é" * 500, "👩‍👩‍👧‍👦" * 100, "one two " * 100, "a" * 3_000_000])
+LONG = ["x" * 500, "é" * 500, "👩‍👩‍👧‍👦" * 100, "one two " * 100, "a" * 3_000_000]
+
+
+@pytest.mark.parametrize("question", LONG)
 def test_a_long_question_loses_its_end_and_the_template_stays(base: Path, question: str) -> None:
     prompt, tokenizer = rating_prompt(base, 100)
     ids = prompt.ids(question)
@@ -168,6 +172,46 @@ def test_a_long_question_loses_its_end_and_the_template_stays(base: Path, questi
     kept = text.removeprefix(head).removesuffix(tail)
     assert question.startswith(kept.rstrip("\ufffd"))
     assert len(kept) > 3
+
+
+@pytest.mark.parametrize("middle", [*LONG, " and so on" * 200_000])
+def test_a_long_question_loses_its_middle_where_the_checkpoint_says_so(base: Path, middle: str) -> None:
+    prompt, tokenizer = rating_prompt(base, 120, HEAD_TAIL)
+    ids = prompt.ids(f"A question.{middle}What now?")
+    assert 114 <= len(ids) <= 120
+    text = tokenizer.decode(ids)
+    head, tail = "<|start|>system\nRate.<|end|><|start|>user\nQ: ", "\nRating:<|end|><|start|>assistant\n"
+    assert text.startswith(f"{head}A question.")
+    assert text.endswith(f"What now?{tail}")
+    assert prompt.ids("A question.") == rating_prompt(base, 120)[0].ids("A question."), "a short one is read as it stands"
+
+
+@pytest.mark.parametrize("room", range(1, 12))
+def test_a_question_fits_into_whatever_room_there_is(base: Path, room: int) -> None:
+    least = len(rating_prompt(base, 500)[0].ids(""))
+    for truncation in (HEAD, HEAD_TAIL):
+        prompt, _ = rating_prompt(base, least + room, truncation)
+        for question in LONG[:4]:
+            assert least <= len(prompt.ids(question)) <= least + room
+
+
+def test_questions_that_begin_alike_are_told_apart_by_their_ends(adapter: Path, tmp_path: Path) -> None:
+    cut = shutil.copytree(adapter, tmp_path / "cut")
+    meta = json.loads((cut / META_FILE).read_text())
+    meta |= {"max_length": 110, "truncation": HEAD_TAIL}
+    (cut / META_FILE).write_text(json.dumps(meta))
+    preamble = "Here are some examples of questions. " * 20
+    asked = [preamble + "What is 2 + 2?", preamble + "Prove the theorem."]
+    alike = CausalLLMRouter(str(adapter), max_length=110)
+    apart = CausalLLMRouter(str(cut))
+    assert len({alike.calculate_strong_win_rate(one) for one in asked}) == 1
+    assert apart._prompt.ids(asked[0]) != apart._prompt.ids(asked[1])
+    assert apart.fingerprint != alike.fingerprint
+    assert alike.quantiles is None, "they are of prompts that are cut elsewhere"
+    meta["truncation"] = "tail"
+    (cut / META_FILE).write_text(json.dumps(meta))
+    with pytest.raises(CheckpointError, match="truncation of prompts is 'tail'; it must be one of: head, head-tail"):
+        CausalLLMRouter(str(cut))
 
 
 def test_a_question_cannot_end_its_message_or_bring_a_rating(base: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from routellm.embeddings.base import valid_utf8
+from routellm.embeddings.truncation import HEAD, HEAD_SHARE, TRUNCATIONS
 from routellm.errors import CheckpointError
 from routellm.routers.causal.tokenizer import ChatTokenizer
 
@@ -18,6 +19,9 @@ FIELD = "{question}"
 _CHARACTERS_A_TOKEN = 16
 """A question is cut to this many characters for each token that may be read, before it is tokenised."""
 
+_LEAST_PARTED = 8
+"""With room for fewer tokens than this a question is not parted: two scraps say less than one."""
+
 
 class RatingPrompt:
     """Renders and tokenises questions for one tokenizer.
@@ -28,17 +32,24 @@ class RatingPrompt:
     Args:
         tokenizer: with the rating tokens.
         system, classifier: the two texts; `classifier` holds `{question}`.
-        max_length: the most tokens of a prompt. A question that is too long loses its end, the template never.
+        max_length: the most tokens of a prompt. A question that is too long loses some of its own, the template never.
         where: the checkpoint, for messages.
+        truncation: of `TRUNCATIONS`: what a question loses, its end or its middle.
 
     Raises:
-        CheckpointError: the template can't be rendered, or leaves no room for a question.
+        CheckpointError: the template can't be rendered or leaves no room for a question, or the truncation is none of those.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer, system: str, classifier: str, max_length: int, where: Path) -> None:
+    def __init__(
+        self, tokenizer: ChatTokenizer, system: str, classifier: str, max_length: int, where: Path, truncation: str = HEAD
+    ) -> None:
         if classifier.count(FIELD) != 1:
             raise CheckpointError(f"{where / CLASSIFIER_FILE}: must hold {FIELD} once.")
-        self._tokenizer, self._max_length = tokenizer, max_length
+        if truncation not in TRUNCATIONS:
+            raise CheckpointError(
+                f"{where}: the truncation of prompts is {truncation!r}; it must be one of: {', '.join(TRUNCATIONS)}."
+            )
+        self._tokenizer, self._max_length, self._whole_head = tokenizer, max_length, truncation == HEAD
         self._head, self._tail = _around(tokenizer, system, classifier, where)
         # The longest first, since one may begin another; a single character is too common to touch.
         names = sorted((name for name in tokenizer.special if len(name) > 1), key=lambda name: (-len(name), name))
@@ -54,7 +65,7 @@ class RatingPrompt:
 
     def ids(self, question: str) -> list[int]:
         """Token ids up to where the rating is to be generated."""
-        question = valid_utf8(question[: self._max_length * _CHARACTERS_A_TOKEN])
+        question = valid_utf8(self._readable(question))
         question = self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", question)
         while True:
             text = f"{self._head}{question}{self._tail}"
@@ -63,10 +74,26 @@ class RatingPrompt:
             if excess <= 0 or not question:
                 return ids
             begin, end = len(self._head), len(self._head) + len(question)
-            inside = [start for start in starts if begin <= start < end]
-            cut = inside[-excess] - begin if excess <= len(inside) else 0
-            # At least one character goes each time, so that this ends however tokens join anew.
-            question = question[: min(cut, len(question) - 1)]
+            inside = [start - begin for start in starts if begin <= start < end]
+            question = self._without(question, inside, excess)
+
+    def _readable(self, question: str) -> str:
+        """As much of a very long question as is tokenised at all."""
+        most = self._max_length * _CHARACTERS_A_TOKEN
+        if len(question) <= most:
+            return question
+        return question[:most] if self._whole_head else f"{question[: most // 2]} {question[-(most // 2) :]}"
+
+    def _without(self, question: str, starts: list[int], excess: int) -> str:
+        """A question, whose tokens start there, without so many of them. At least one character goes each time, so that taking
+        away ends however tokens join anew."""
+        left = max(len(starts) - excess, 0)
+        if self._whole_head or left < _LEAST_PARTED:
+            cut = starts[left] if left < len(starts) else 0
+            return question[: min(cut, len(question) - 1)]
+        head = round(HEAD_SHARE * left)
+        first, after = starts[head], starts[head + excess]
+        return question[:first] + question[max(after, first + 1) :]
 
 
 def _around(tokenizer: ChatTokenizer, system: str, classifier: str, where: Path) -> tuple[str, str]:
