@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from routellm.downloads import sha256
 from routellm.embeddings.base import Embedder, Vector
-from routellm.embeddings.truncation import HEAD, TokenIds
+from routellm.embeddings.truncation import HEAD, TokenIds, what_is_read
 from routellm.errors import CheckpointError, ConfigError, MissingExtraError
 from routellm.hub import resolve_folder
 
@@ -68,7 +68,7 @@ class TextModel:
         self.outputs = [each.name for each in self._session.get_outputs()]
         self._output = output if output in self.outputs else self.outputs[0]
         self._ids = TokenIds(tokenizer, max_tokens, truncation)
-        read = f"{max_tokens}" if truncation == HEAD else f"{max_tokens} {truncation}"
+        read = what_is_read(max_tokens, truncation)
         self.digest = hashlib.sha256(f"{sha256(model)} {sha256(tokenizer)} {read}".encode()).hexdigest()[:16]
 
     def run(self, prompt: str) -> NDArray[np.float32]:

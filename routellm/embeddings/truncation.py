@@ -28,6 +28,22 @@ CHARACTERS_A_TOKEN = 64
 """A prompt is cut to this many characters for each token that is read, before it is tokenised: the tokens end long before."""
 
 
+def check_truncation(truncation: str, where: Path) -> None:
+    """Check what the checkpoint at `where` says of it.
+
+    Raises:
+        CheckpointError: it is none of `TRUNCATIONS`.
+    """
+    if truncation not in TRUNCATIONS:
+        known = ", ".join(TRUNCATIONS)
+        raise CheckpointError(f"{where}: the truncation of prompts is {truncation!r}; it must be one of: {known}.")
+
+
+def what_is_read(max_tokens: int, truncation: str) -> str:
+    """How many tokens of a prompt are read and which, as a part of a fingerprint."""
+    return f"{max_tokens}" if truncation == HEAD else f"{max_tokens} {truncation}"
+
+
 class TokenIds:
     """Token ids of prompts, the special ones included, without padding. Safe to share between threads.
 
@@ -41,8 +57,7 @@ class TokenIds:
     """
 
     def __init__(self, tokenizer: Path, max_tokens: int, truncation: str = HEAD) -> None:
-        if truncation not in TRUNCATIONS:
-            raise CheckpointError(f"The truncation of prompts is {truncation!r}; it must be one of: {', '.join(TRUNCATIONS)}.")
+        check_truncation(truncation, tokenizer)
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer))
         except Exception as error:  # tokenizers raises Exception itself

@@ -23,7 +23,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from routellm.embeddings.truncation import HEAD
+from routellm.embeddings.truncation import HEAD, what_is_read
 from routellm.errors import CheckpointError, ConfigError
 from routellm.hub import resolve_folder
 from routellm.routers.causal.base import PATTERNS, BaseModel
@@ -100,8 +100,7 @@ class CausalLLMRouter(Router):
         if (resolve_folder(where, [META_FILE]) / META_FILE).is_file():
             checkpoint = load_checkpoint(where, "causal_llm")
             self._load_adapter(checkpoint, base_model, placement, tokens, max_length)
-            cut = f"{self._max_length}{'' if self._truncation == HEAD else f' {self._truncation}'}"
-            settings = f"{self._passing}:{tokens}:{cut}:{place}:{kind}"
+            settings = f"{self._passing}:{tokens}:{what_is_read(self._max_length, self._truncation)}:{place}:{kind}"
             self.fingerprint = f"causal_llm:{_digest(checkpoint, settings)}"
             as_trained = score_threshold == SCORE_THRESHOLD and max_length in (None, checkpoint.field("max_length", int))
             self.quantiles = checkpoint.quantiles() if as_trained else None

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from routellm.embeddings.base import valid_utf8
-from routellm.embeddings.truncation import HEAD, HEAD_SHARE, TRUNCATIONS
+from routellm.embeddings.truncation import HEAD, HEAD_SHARE, check_truncation
 from routellm.errors import CheckpointError
 from routellm.routers.causal.tokenizer import ChatTokenizer
 
@@ -45,10 +45,7 @@ class RatingPrompt:
     ) -> None:
         if classifier.count(FIELD) != 1:
             raise CheckpointError(f"{where / CLASSIFIER_FILE}: must hold {FIELD} once.")
-        if truncation not in TRUNCATIONS:
-            raise CheckpointError(
-                f"{where}: the truncation of prompts is {truncation!r}; it must be one of: {', '.join(TRUNCATIONS)}."
-            )
+        check_truncation(truncation, where)
         self._tokenizer, self._max_length, self._whole_head = tokenizer, max_length, truncation == HEAD
         self._head, self._tail = _around(tokenizer, system, classifier, where)
         # The longest first, since one may begin another; a single character is too common to touch.
